@@ -1,0 +1,7 @@
+"""Decisions: which replica serves a request, as pure functions of what a router can see.
+
+Read `snapshot` (what a policy is shown and what it answers), `routing` (the registry and `make_policy`), then
+`baselines` and `quant_aware`. `context` holds what the policies share; `capability` holds quality scores.
+May import workload, errors, rng and units, and so knows no clock, no SimPy and no HTTP: the same object serves the
+simulator and a live router.
+"""

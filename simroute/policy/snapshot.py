@@ -35,18 +35,25 @@ class Snapshot(Protocol):
     """
 
     @property
-    def replica(self) -> int: ...
+    def replica(self) -> int:
+        """Its number in the fleet, which is also its place in the sequence."""
+
     @property
-    def variant(self) -> VariantInfo: ...
+    def variant(self) -> VariantInfo:
+        """What runs there."""
+
     @property
     def in_flight(self) -> int:
         """Requests this router has sent there and not seen finished (known exactly, by the router itself)."""
+
     @property
     def num_requests_running(self) -> int:
         """`vllm:num_requests_running` at the last scrape."""
+
     @property
     def num_requests_waiting(self) -> int:
         """`vllm:num_requests_waiting` at the last scrape."""
+
     @property
     def kv_cache_usage(self) -> float:
         """`vllm:kv_cache_usage_perc` at the last scrape, 0..1."""
@@ -62,4 +69,5 @@ class Decision(NamedTuple):
 class RoutingPolicy(Protocol):
     """Chooses a replica for a request: no clock, no I/O, so the same object serves simulator and live router."""
 
-    def choose(self, request: Request, snapshots: Sequence[Snapshot]) -> Decision: ...
+    def choose(self, request: Request, snapshots: Sequence[Snapshot]) -> Decision:
+        """Where `request` goes, given one snapshot a replica (all of the fleet, by number)."""
