@@ -1,0 +1,297 @@
+"""The seam `TraceReader`, and what readers share: opening, chunked columns, counting bad rows.
+
+May import errors and the workload's columns, never a reader.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simroute.errors import TraceError
+from simroute.workload.columns import Coded, Floats
+from simroute.workload.trace import Trace
+
+CHUNK_ROWS = 1 << 16
+"""Rows held as Python objects at a time: bounds memory for files of any length."""
+NAMED_BAD_ROWS = 5
+"""How many bad rows a note names; the rest are counted."""
+SNIFFED_LINES = 10
+"""How far a file is read to recognise it: a bad first row must not hide its format."""
+
+Bools = NDArray[np.bool_]
+Values = Sequence[object] | NDArray[np.generic]
+
+
+class TraceReader(Protocol):
+    """One trace format."""
+
+    @property
+    def name(self) -> str:
+        """What `--format` calls it."""
+
+    def sniff(self, path: Path) -> bool:
+        """Whether the file looks like this format; reads no more than its beginning."""
+
+    def read(self, path: Path) -> Trace:
+        """The file's requests; bad rows are counted in `notes`. Raises TraceError when nothing usable is in it."""
+
+
+class Chunk(NamedTuple):
+    """Some rows as columns: `rows` are their numbers in the file, a missing value is None."""
+
+    rows: Sequence[int]
+    columns: dict[str, Values]
+
+
+def as_numbers(values: Values) -> Floats:
+    """float64 of shape (n,): NaN where a value is no number (true and false are none)."""
+    if isinstance(values, np.ndarray):
+        return values.astype(np.float64)
+    if bool not in set(map(type, values)):
+        try:
+            return np.array(values, dtype=np.float64).reshape(len(values))
+        except (TypeError, ValueError):
+            pass
+    return np.array([_as_number(value) for value in values], dtype=np.float64)
+
+
+def _as_number(value: object) -> float:
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    return float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column of numbers as a file names it: what is allowed, and how its values become float64."""
+
+    name: str
+    low: float = 0.0
+    whole: bool = False
+    default: float | None = None
+    kind: str = "a number"
+    parse: Callable[[Values], Floats] = as_numbers
+
+    def column(self, values: Values) -> tuple[Floats, Bools]:
+        """The numbers and which of them break the rules, both of shape (n,); a default fills in for None and ''."""
+        if self.default is not None and not isinstance(values, np.ndarray):
+            values = [self.default if value is None or value == "" else value for value in values]
+        numbers = self.parse(values)
+        good = np.isfinite(numbers) & (numbers >= self.low)
+        if self.whole:
+            good &= numbers == np.floor(numbers)
+        return numbers, ~good
+
+    def complaint(self, value: object, number: float) -> str:
+        """Why `value`, read as `number`, is refused."""
+        if value is None:
+            return f"{self.name} is missing"
+        if not np.isfinite(number):
+            return f"{self.name}: {value!r} is not {self.kind}"
+        if number < self.low:
+            return f"{self.name}: {number:g} is below {self.low:g}"
+        return f"{self.name}: {number:g} is not a whole number"
+
+
+def tokens(name: str) -> Field:
+    """A column of token counts: whole numbers of at least 1 (an engine neither prefills nor generates nothing)."""
+    return Field(name, low=1.0, whole=True)
+
+
+class BadRows:
+    """Counts the rows of one file that cannot be used, and names the first few."""
+
+    def __init__(self, path: Path, unit: str = "line") -> None:
+        self.count = 0
+        self._path = path
+        self._unit = unit
+        self._named: list[str] = []
+
+    def add(self, row: int, why: str) -> None:
+        """Count row number `row`, refused because of `why`."""
+        self.count += 1
+        if len(self._named) < NAMED_BAD_ROWS:
+            self._named.append(f"{self._unit} {row} ({why})")
+
+    def notes(self) -> tuple[str, ...]:
+        """One line that says what was skipped, or nothing."""
+        if not self.count:
+            return ()
+        return (f"{self._path}: skipped {self.count:,} bad row{'s'[: self.count != 1]}: {self._listing()}",)
+
+    def _listing(self) -> str:
+        more = ", ..." if self.count > len(self._named) else ""
+        return ", ".join(self._named) + more
+
+    def nothing_left(self) -> TraceError:
+        """The error for a file of which no row is usable."""
+        why = f"all {self.count:,} rows are bad: {self._listing()}" if self.count else "the file holds no requests"
+        return TraceError(f"{self._path}: {why}")
+
+
+class Collector:
+    """Gathers the good rows of a file chunk by chunk: checked numbers, and names coded on the way."""
+
+    def __init__(self, fields: Sequence[Field], bad: BadRows, names: Sequence[str] = ()) -> None:
+        self.rows = 0
+        self._fields = fields
+        self._bad = bad
+        self._numbers: dict[str, list[Floats]] = {field.name: [] for field in fields}
+        self._codes: dict[str, list[NDArray[np.int64]]] = {name: [] for name in names}
+        self._positions: dict[str, dict[str, int]] = {name: {} for name in names}
+
+    def add(self, chunk: Chunk, more_bad: dict[int, str] | None = None) -> Bools:
+        """Keep the good rows of `chunk` and say which they are; `more_bad` gives a reason for positions refused."""
+        columns = {field.name: field.column(chunk.columns[field.name]) for field in self._fields}
+        refused = np.zeros(len(chunk.rows), dtype=np.bool_)
+        for _, bad in columns.values():
+            refused |= bad
+        refused[list(more_bad or ())] = True
+        for position in np.flatnonzero(refused).tolist():
+            self._bad.add(chunk.rows[position], self._reason(chunk, columns, position, more_bad or {}))
+        keep = ~refused
+        for name, (numbers, _) in columns.items():
+            self._numbers[name].append(numbers[keep])
+        for name in self._codes:
+            self._codes[name].append(self._coded(name, chunk.columns[name])[keep])
+        self.rows += int(keep.sum())
+        return keep
+
+    def numbers(self, name: str) -> Floats:
+        """The good rows of a field, shape (rows,)."""
+        return np.concatenate(self._numbers[name])
+
+    def names(self, name: str) -> Coded:
+        """The good rows of a column of names."""
+        return Coded(np.concatenate(self._codes[name]), tuple(self._positions[name]))
+
+    def require_rows(self) -> None:
+        """Raise TraceError when no good row was found."""
+        if not self.rows:
+            raise self._bad.nothing_left()
+
+    def _coded(self, name: str, values: Values) -> NDArray[np.int64]:
+        positions = self._positions[name]
+        labels = ("default" if value is None or value == "" else str(value) for value in values)
+        return np.fromiter(
+            (positions.setdefault(label, len(positions)) for label in labels), dtype=np.int64, count=len(values)
+        )
+
+    def _reason(
+        self, chunk: Chunk, columns: dict[str, tuple[Floats, Bools]], position: int, more_bad: dict[int, str]
+    ) -> str:
+        for field in self._fields:
+            numbers, bad = columns[field.name]
+            if bad[position]:
+                return field.complaint(chunk.columns[field.name][position], float(numbers[position]))
+        return more_bad[position]
+
+
+def open_text(path: Path) -> io.TextIOBase:
+    """The file as UTF-8 text (a byte-order mark is skipped), unzipped when its name ends in .gz."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def csv_header(path: Path) -> list[str]:
+    """The cells of the first line; empty when the file is no text."""
+    try:
+        with open_text(path) as file:
+            return next(csv.reader([file.readline(1 << 16)]), [])
+    except (UnicodeDecodeError, csv.Error, EOFError, OSError):
+        return []
+
+
+def first_record(path: Path) -> dict[str, object]:
+    """The first JSON object, one a line, among the first lines; empty when there is none."""
+    try:
+        with open_text(path) as file:
+            for _ in range(SNIFFED_LINES):
+                record = _json_object(file.readline(1 << 24))
+                if record:
+                    return record
+    except (UnicodeDecodeError, EOFError, OSError):
+        pass
+    return {}
+
+
+def _json_object(line: str) -> dict[str, object]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def csv_chunks(path: Path, required: Sequence[str], optional: Sequence[str], bad: BadRows) -> Iterator[Chunk]:
+    """The columns wanted of a CSV file; an optional column that is absent is None throughout.
+
+    Raises TraceError when a required column is absent. Rows with more cells than the header are bad, blank lines none.
+    """
+    with open_text(path) as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        absent = [name for name in required if name not in header]
+        if absent:
+            raise TraceError(f"{path}: column {absent[0]} is missing, the header has {', '.join(header) or 'nothing'}")
+        wanted = {name: header.index(name) for name in (*required, *optional) if name in header}
+        while lines := _csv_rows(reader, len(header), bad):
+            numbers, rows = zip(*lines, strict=True)
+            columns: dict[str, Values] = {name: [row[k] for row in rows] for name, k in wanted.items()}
+            for name in optional:
+                columns.setdefault(name, [None] * len(rows))
+            yield Chunk(numbers, columns)
+
+
+def _csv_rows(reader: Iterator[list[str]], width: int, bad: BadRows) -> list[tuple[int, list[str | None]]]:
+    """Up to CHUNK_ROWS rows with their line numbers, short ones filled up with None."""
+    found: list[tuple[int, list[str | None]]] = []
+    for row in reader:
+        cells: list[str | None] = [*row]
+        if len(row) > width:
+            bad.add(reader.line_num, f"{len(row)} cells under {width} columns")  # type: ignore[attr-defined]
+        elif row:
+            cells.extend([None] * (width - len(row)))
+            found.append((reader.line_num, cells))  # type: ignore[attr-defined]
+        if len(found) == CHUNK_ROWS:
+            break
+    return found
+
+
+def json_chunks(path: Path, names: Sequence[str], bad: BadRows) -> Iterator[Chunk]:
+    """The values `names` of a file with one JSON object a line; what an object lacks is None."""
+    with open_text(path) as file:
+        records = _json_records(file, bad)
+        while some := list(islice(records, CHUNK_ROWS)):
+            columns: dict[str, Values] = {name: [record.get(name) for _, record in some] for name in names}
+            yield Chunk([row for row, _ in some], columns)
+
+
+def _json_records(lines: Iterable[str], bad: BadRows) -> Iterator[tuple[int, dict[str, object]]]:
+    for row, line in enumerate(lines, start=1):
+        if line.isspace():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            bad.add(row, f"not JSON: {error}")
+            continue
+        if isinstance(record, dict):
+            yield row, record
+        else:
+            bad.add(row, "not a JSON object")

@@ -1,0 +1,74 @@
+"""Results of `vllm bench serve --save-result --save-detailed`: one JSON object with a list a request.
+
+Used are `input_lens`, `output_lens`, `start_times` (seconds of a monotonic clock, so arrivals count from the earliest)
+and `errors` (a failed request is skipped and counted). May import the formats' base and the workload's trace.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from simroute.errors import TraceError
+from simroute.workload.formats.base import BadRows, Chunk, Collector, Field, open_text, tokens
+from simroute.workload.trace import Trace
+
+_FIELDS = (Field("start_times"), tokens("input_lens"), tokens("output_lens"))
+_NAMES = tuple(field.name for field in _FIELDS)
+_SNIFFED_CHARACTERS = 1 << 16
+"""Scalars come first in these files, the lists soon after."""
+
+
+class VllmBenchReader:
+    """Requests keep the order of their start; there are no prefixes."""
+
+    name = "vllm_bench"
+
+    def sniff(self, path: Path) -> bool:
+        """Whether the beginning is a JSON object that holds `input_lens`."""
+        try:
+            with open_text(path) as file:
+                beginning = file.read(_SNIFFED_CHARACTERS)
+        except (UnicodeDecodeError, EOFError, OSError):
+            return False
+        return beginning.lstrip().startswith("{") and '"input_lens"' in beginning
+
+    def read(self, path: Path) -> Trace:
+        """The trace; see `TraceReader`."""
+        columns = _columns(path)
+        bad = BadRows(path, unit="request")
+        rows = Collector(_FIELDS, bad)
+        errors = dict(enumerate(columns.pop("errors")))
+        failed = {
+            k: f"failed: {str(why).strip().splitlines()[-1]:.60}" for k, why in errors.items() if str(why).strip()
+        }
+        rows.add(Chunk(range(len(columns["start_times"])), columns), failed)
+        rows.require_rows()
+        seconds = rows.numbers("start_times")
+        return Trace.build(
+            arrival_s=seconds - seconds.min(),
+            input_tokens=rows.numbers("input_lens"),
+            output_tokens=rows.numbers("output_lens"),
+            name=path.stem,
+            notes=bad.notes(),
+        )
+
+
+def _columns(path: Path) -> dict[str, Any]:
+    """The lists used, all of one length. Raises TraceError when the file lacks one."""
+    with open_text(path) as file:
+        try:
+            result = json.load(file)
+        except ValueError as error:
+            raise TraceError(f"{path}: not one JSON object: {error}") from error
+    if not isinstance(result, dict):
+        raise TraceError(f"{path}: not one JSON object")
+    absent = [name for name in _NAMES if not isinstance(result.get(name), list)]
+    if absent:
+        raise TraceError(f"{path}: no list {absent[0]}: run `vllm bench serve` with --save-result --save-detailed")
+    lengths = {name: len(result[name]) for name in _NAMES}
+    if len(set(lengths.values())) > 1:
+        raise TraceError(f"{path}: lists of different lengths: {', '.join(f'{k} {n}' for k, n in lengths.items())}")
+    errors = result.get("errors") or []
+    return {**{name: result[name] for name in _NAMES}, "errors": errors[: lengths["start_times"]]}
