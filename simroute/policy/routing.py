@@ -78,7 +78,7 @@ def _options_of(name: str) -> type[BaseModel]:
 def _problem(name: str, error: Mapping[str, Any]) -> OptionProblem:
     path = tuple(error["loc"])
     if error["type"] == "extra_forbidden":
-        return OptionProblem(path[:-1], unknown("option", str(path[-1]), _option_names(name, nested=len(path) > 1)))
+        return OptionProblem(path, unknown("option", str(path[-1]), _option_names(name, nested=len(path) > 1)))
     got = "" if error["type"] in ("missing", "value_error") else f", got {error['input']!r}"
     return OptionProblem(path, error["msg"].removeprefix("Value error, ") + got)
 
