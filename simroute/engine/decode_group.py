@@ -1,0 +1,114 @@
+"""The requests of one engine that decode, advanced together. Owns `DecodeGroup`; may import engine.sequence only.
+
+While nothing else happens, each step gives every member one token and, every block_size steps, one KV block. Counted
+from a common step counter, a member's context is `steps + offset`, its last step is fixed when it joins, and the
+steps at which it needs a block are those of its phase: so any number of steps is one addition.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from simroute.engine.sequence import EngineRequest
+
+
+class DecodeGroup:
+    """Members with their summed context, phases of block growth and a heap of last steps.
+
+    `steps` counts the steps the group has taken; `context_tokens` is the summed number of computed tokens now.
+    """
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+        self.steps = 0
+        self.members: dict[EngineRequest, int] = {}  # request -> num_computed_tokens - steps, constant
+        self._offsets = 0
+        self._phases = [0] * block_size
+        self._leaving: list[tuple[int, int, EngineRequest]] = []
+        self.writers: list[EngineRequest] = []
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def context_tokens(self) -> int:
+        """Computed tokens summed over the members."""
+        return self._offsets + len(self.members) * self.steps
+
+    def join(self, request: EngineRequest) -> None:
+        """Add a request that owes one token a step until its stop."""
+        offset = request.num_computed_tokens - self.steps
+        self.members[request] = offset
+        self._offsets += offset
+        self._phases[offset % self.block_size] += 1
+        last_step = request.stop_tokens - 1 - offset
+        heapq.heappush(self._leaving, (last_step, request.admission, request))
+        if request.content_blocks > request.num_cached_blocks:
+            self.writers.append(request)
+
+    @property
+    def steps_to_next_stop(self) -> int:
+        """Steps until the first member has computed all it needs (at least 1)."""
+        return self._leaving[0][0] - self.steps
+
+    def blocks_for(self, steps: int) -> int:
+        """KV blocks that the next `steps` steps take, all members together."""
+        cycles, rest = divmod(steps, self.block_size)
+        blocks = cycles * len(self.members)
+        if rest:
+            first = -self.steps
+            phases, size = self._phases, self.block_size
+            if rest == 1:
+                return blocks + phases[first % size]
+            blocks += sum(phases[(first - i) % size] for i in range(rest))
+        return blocks
+
+    def steps_within(self, free_blocks: int, limit: int) -> int:
+        """The most steps, at most `limit`, that `free_blocks` blocks allow."""
+        if self.blocks_for(limit) <= free_blocks:
+            return limit
+        steps = min(limit, free_blocks // len(self.members) * self.block_size)
+        blocks = self.blocks_for(steps)
+        while steps < limit:
+            blocks += self._phases[-(self.steps + steps) % self.block_size]
+            if blocks > free_blocks:
+                break
+            steps += 1
+        return steps
+
+    def advance(self, steps: int) -> None:
+        """Give every member `steps` tokens (no further than the next stop)."""
+        self.steps += steps
+
+    def pop_leaving(self) -> list[EngineRequest]:
+        """Remove and return the members whose last step was this one, in order of admission."""
+        leaving: list[EngineRequest] = []
+        while self._leaving and self._leaving[0][0] == self.steps:
+            request = heapq.heappop(self._leaving)[2]
+            offset = self.members.pop(request)
+            self._offsets -= offset
+            self._phases[offset % self.block_size] -= 1
+            self.settle(request, offset)
+            leaving.append(request)
+        if leaving and self.writers:
+            self.writers = [request for request in self.writers if request in self.members]
+        return leaving
+
+    def settle(self, request: EngineRequest, offset: int) -> None:
+        """Write a member's progress into the request itself."""
+        computed = request.num_computed_tokens = self.steps + offset
+        request.target_tokens = computed + 1
+        request.num_blocks = -(-computed // self.block_size)
+
+    def dissolve(self) -> Iterable[EngineRequest]:
+        """Empty the group; the former members carry their own progress again."""
+        members = self.members
+        for request, offset in members.items():
+            self.settle(request, offset)
+        self.members = {}
+        self._offsets = 0
+        self._phases = [0] * self.block_size
+        self._leaving = []
+        self.writers = []
+        return members

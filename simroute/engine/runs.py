@@ -1,0 +1,206 @@
+"""KV-cache blocks counted in runs instead of one by one: the fast form of `engine.blocks.BlockPool`.
+
+No decision of the scheduler depends on a block's id, only on what it caches and on its place in the free list.
+A *run* is a stretch of consecutive blocks of one content that share both. The free list is then a count of blocks
+that cache nothing (always at the head) followed by runs in order of release, each evicted from its end.
+A thousand blocks are allocated, released or hit in a handful of operations.
+May import engine.blocks and engine.sequence; knows nothing of SimPy or wall time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from simroute.engine.blocks import NO_HIT, Hit
+from simroute.engine.sequence import EngineRequest
+
+
+class Run:
+    """Blocks `lo`..`hi` of the content `key`: of one id, or (negative key) of one request's own tail.
+
+    `parts` is set when the run had to be divided: those who hold it then hold the parts.
+    """
+
+    __slots__ = ("hi", "key", "lo", "next", "parts", "prev", "ref")
+
+    def __init__(self, key: int, lo: int, hi: int, ref: int) -> None:
+        self.key = key
+        self.lo = lo
+        self.hi = hi
+        self.ref = ref
+        self.parts: tuple[Run, Run] | None = None
+        self.prev: Run = self
+        self.next: Run = self
+
+    def leaves(self) -> Iterator[Run]:
+        """The undivided runs this one stands for, in order of content."""
+        if self.parts is None:
+            yield self
+        else:
+            for part in self.parts:
+                yield from part.leaves()
+
+
+class RunPool:
+    """The KV cache of one engine; see KVPool for the methods and BlockPool for the behaviour."""
+
+    def __init__(self, num_gpu_blocks: int, enable_prefix_caching: bool) -> None:
+        self.usable = num_gpu_blocks - 1
+        self.enable_prefix_caching = enable_prefix_caching
+        self.free = self.usable
+        self._unhashed = self.usable
+        self._cached: dict[int, list[Run]] = {}  # oldest first: vLLM hits the oldest of equal blocks
+        self._ends = Run(0, 0, 0, 0)
+
+    def find(self, request: EngineRequest, max_blocks: int) -> Hit:
+        """See KVPool: walks the request's content ids, then its own tail, until the first gap."""
+        if not self.enable_prefix_caching or not self._cached:
+            return NO_HIT
+        pieces: list[tuple[Run, int, int]] = []
+        shared = min(max_blocks, request.content_blocks)
+        per_id = request.blocks_per_id
+        found = 0
+        for k, content in enumerate(request.prefix_ids):
+            wanted = min(per_id, shared - k * per_id)
+            if wanted <= 0:
+                break
+            got = self._cover(content, 0, wanted, pieces)
+            found += got
+            if got < wanted:
+                break
+        if found == request.content_blocks and max_blocks > found:
+            found += self._cover(-1 - request.index, found, max_blocks, pieces) - found
+        if not found:
+            return NO_HIT
+        return Hit(found, sum(b - a for run, a, b in pieces if not run.ref), tuple(pieces))
+
+    def attach(self, request: EngineRequest, hit: Hit) -> None:
+        """See KVPool."""
+        held = request.blocks
+        for run, lo, hi in hit.pieces:
+            piece = self._isolate(run, lo, hi)
+            if not piece.ref:
+                self._unlink(piece)
+            piece.ref += 1
+            held.append(piece)
+        request.num_blocks += hit.blocks
+        request.num_cached_blocks = hit.blocks
+
+    def grow(self, request: EngineRequest, blocks: int) -> None:
+        """See KVPool."""
+        self.take(blocks)
+        request.num_blocks += blocks
+
+    def take(self, blocks: int) -> None:
+        """Remove `blocks` blocks from the head of the free list for whoever keeps count of them."""
+        self.free -= blocks
+        if blocks <= self._unhashed:
+            self._unhashed -= blocks
+            return
+        blocks -= self._unhashed
+        self._unhashed = 0
+        while blocks:
+            run = self._ends.next
+            size = run.hi - run.lo
+            if size > blocks:
+                run.hi -= blocks
+                return
+            blocks -= size
+            run.prev.next, run.next.prev = run.next, run.prev
+            self._forget(run)
+
+    def register(self, request: EngineRequest, full_blocks: int) -> None:
+        """See KVPool: content that others may hit becomes runs now, the request's own tail when it is released."""
+        if not self.enable_prefix_caching:
+            return
+        done, end = request.num_cached_blocks, min(full_blocks, request.content_blocks)
+        per_id = request.blocks_per_id
+        while done < end:
+            k, lo = divmod(done, per_id)
+            hi = min(per_id, end - k * per_id)
+            run = Run(request.prefix_ids[k], lo, hi, 1)
+            self._cached.setdefault(run.key, []).append(run)
+            request.blocks.append(run)
+            done = k * per_id + hi
+        request.num_cached_blocks = max(request.num_cached_blocks, full_blocks)
+
+    def release(self, request: EngineRequest) -> None:
+        """See KVPool."""
+        unhashed = request.num_blocks - request.num_cached_blocks
+        self._unhashed += unhashed
+        self.free += unhashed
+        own_lo = max(request.content_blocks, request.blocks[-1].hi if self._holds_own(request) else 0)
+        if request.num_cached_blocks > own_lo:
+            own = Run(-1 - request.index, own_lo, request.num_cached_blocks, 1)
+            if not request.drained:  # preempted: it may come back to what it computed
+                self._cached.setdefault(own.key, []).append(own)
+            request.blocks.append(own)
+        for held in reversed(request.blocks):
+            for run in (held,) if held.parts is None else reversed(tuple(held.leaves())):
+                run.ref -= 1
+                if not run.ref:
+                    self._append(run)
+        request.blocks = []
+        request.num_blocks = request.num_cached_blocks = 0
+
+    @staticmethod
+    def _holds_own(request: EngineRequest) -> bool:
+        return bool(request.blocks) and request.blocks[-1].key == -1 - request.index
+
+    def _cover(self, key: int, start: int, stop: int, pieces: list[tuple[Run, int, int]]) -> int:
+        """Add to `pieces` the oldest cached runs covering `start`..`stop` of `key`; return where the cover ends."""
+        runs = self._cached.get(key, ())
+        at = start
+        while at < stop:
+            end = stop
+            for run in runs:
+                if run.lo <= at < run.hi:
+                    break
+                if at < run.lo:  # an older run begins further on: it is hit from there
+                    end = min(end, run.lo)
+            else:
+                return at
+            end = min(end, run.hi)
+            pieces.append((run, at, end))
+            at = end
+        return at
+
+    def _isolate(self, run: Run, lo: int, hi: int) -> Run:
+        """The part `lo`..`hi` of a run as a run of its own."""
+        while run.parts is not None:  # divided since it was found
+            run = run.parts[lo >= run.parts[1].lo]
+        if lo > run.lo:
+            run = self._divide(run, lo)[1]
+        if hi < run.hi:
+            run = self._divide(run, hi)[0]
+        return run
+
+    def _divide(self, run: Run, at: int) -> tuple[Run, Run]:
+        parts = left, right = Run(run.key, run.lo, at, run.ref), Run(run.key, at, run.hi, run.ref)
+        runs = self._cached[run.key]
+        where = runs.index(run)
+        runs[where : where + 1] = parts
+        run.parts = parts
+        if not run.ref:  # in the free list the end of the content is evicted first
+            left.next, right.prev = run.next, run.prev
+            left.prev, right.next = right, left
+            run.next.prev, run.prev.next = left, right
+        return parts
+
+    def _append(self, run: Run) -> None:
+        tail = self._ends.prev
+        run.prev, run.next = tail, self._ends
+        tail.next = self._ends.prev = run
+        self.free += run.hi - run.lo
+
+    def _unlink(self, run: Run) -> None:
+        run.prev.next, run.next.prev = run.next, run.prev
+        self.free -= run.hi - run.lo
+
+    def _forget(self, run: Run) -> None:
+        runs = self._cached.get(run.key)
+        if runs is None or run not in runs:  # a finished request's own tail was never listed
+            return
+        runs.remove(run)
+        if not runs:
+            del self._cached[run.key]

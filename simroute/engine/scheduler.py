@@ -1,0 +1,427 @@
+"""vLLM's V1 scheduler for one engine (full attention, no speculative decoding, LoRA or connectors).
+
+Owns `Scheduler` and what one step decides (`SchedulerOutput`). May import the engine's other
+parts (not the replica) and hardware.steptime's `Batch`; knows nothing of SimPy or wall time.
+
+`schedule()` decides one step exactly as vLLM does. Over a `RunPool`, which counts blocks, the requests that merely
+decode are kept in a `DecodeGroup`: a step in which all of them can advance costs no loop over them; one in which KV
+blocks or budget run short dissolves the group and takes the literal path. The decisions are the same, step by step.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from simroute.engine.blocks import NO_HIT, Hit, KVPool
+from simroute.engine.config import EngineConfig
+from simroute.engine.decode_group import DecodeGroup
+from simroute.engine.runs import RunPool
+from simroute.engine.sequence import EngineRequest
+from simroute.hardware.steptime import Batch
+
+EMPTY_BATCH = Batch(0, 0, 0, 0, 0, 0)
+
+
+@dataclass(slots=True)
+class SchedulerOutput:
+    """What one step does.
+
+    `scheduled` maps requests to their tokens, in scheduling order, without those that advanced in the group;
+    `start` to their computed tokens before the step. `admitted` maps new or resumed requests to prefix-hit tokens.
+    `preempted_itself`: the last of `preempted` gave way to no other, it could not grow itself.
+    `first` sample their first token in this step, `resumed` sample for the first time since a preemption, `finishing`
+    sample their last; `decoding` counts the others of which each samples one more token.
+    """
+
+    scheduled: dict[EngineRequest, int] = field(default_factory=dict)
+    start: dict[EngineRequest, int] = field(default_factory=dict)
+    admitted: dict[EngineRequest, int] = field(default_factory=dict)
+    preempted: list[EngineRequest] = field(default_factory=list)
+    preempted_itself: bool = False
+    first: list[EngineRequest] = field(default_factory=list)
+    resumed: list[EngineRequest] = field(default_factory=list)
+    finishing: list[EngineRequest] = field(default_factory=list)
+    decoding: int = 0
+    total_tokens: int = 0
+    batch: Batch = EMPTY_BATCH
+
+
+class Scheduler:
+    """RUNNING, WAITING and the KV cache of one engine.
+
+    Counters over its life: `preemptions`, and over first admissions `prefix_queries` and `prefix_hits` (tokens).
+    """
+
+    def __init__(self, config: EngineConfig, pool: KVPool) -> None:
+        self.config = config
+        self.pool = pool
+        self._counting_pool = pool if isinstance(pool, RunPool) else None
+        self.running: dict[EngineRequest, None] = {}  # in order of admission
+        self.prefilling: list[EngineRequest] = []  # those of RUNNING that have not sampled since admission
+        self.group = DecodeGroup(config.block_size)
+        self.blocked = False  # WAITING is not empty and its head could not be admitted at the last schedule()
+        self.preemptions = 0
+        self.prefix_queries = 0
+        self.prefix_hits = 0
+        self._waiting: deque[EngineRequest] = deque()
+        self._waiting_heap: list[tuple[tuple[int, float, int], EngineRequest]] = []
+        self._by_priority = config.policy == "priority"
+        self._max_running = config.max_num_active_seqs or config.max_num_seqs
+        self._watermark_blocks = int(config.watermark * config.num_gpu_blocks)
+        self._admissions = 0
+
+    # -- the queue ------------------------------------------------------------------------------------------------
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests in WAITING."""
+        return len(self._waiting_heap) if self._by_priority else len(self._waiting)
+
+    @property
+    def waiting(self) -> list[EngineRequest]:
+        """WAITING in the order it will be served."""
+        if self._by_priority:
+            return [request for _, request in sorted(self._waiting_heap, key=lambda item: item[0])]
+        return list(self._waiting)
+
+    @property
+    def has_requests(self) -> bool:
+        """True while any request is unfinished."""
+        return bool(self.running or self._waiting or self._waiting_heap)
+
+    @property
+    def used_blocks(self) -> int:
+        """KV blocks referenced by requests now (cached but unreferenced blocks count as free)."""
+        return self.pool.usable - self.pool.free
+
+    def add(self, request: EngineRequest) -> None:
+        """A request arrives: to the end of WAITING."""
+        request.stop_tokens = min(request.input_tokens + request.max_tokens, self.config.max_model_len)
+        if self._by_priority or not self._waiting:  # there may be a new head
+            self.blocked = False
+        self._push(request)
+
+    def _push(self, request: EngineRequest, *, front: bool = False) -> None:
+        if self._by_priority:
+            heapq.heappush(self._waiting_heap, (request.order, request))
+        elif front:
+            self._waiting.appendleft(request)
+        else:
+            self._waiting.append(request)
+
+    def _pop(self) -> EngineRequest:
+        return heapq.heappop(self._waiting_heap)[1] if self._by_priority else self._waiting.popleft()
+
+    def _remove_waiting(self, request: EngineRequest) -> None:
+        if self._by_priority:
+            self._waiting_heap = [item for item in self._waiting_heap if item[1] is not request]
+            heapq.heapify(self._waiting_heap)
+        else:
+            self._waiting.remove(request)
+
+    # -- one step -------------------------------------------------------------------------------------------------
+
+    def schedule(self) -> SchedulerOutput:
+        """Decide one step: advance RUNNING, then admit from WAITING."""
+        out = SchedulerOutput()
+        threshold = self._prefill_threshold()
+        self.blocked = False
+        literally = not (self.group.members and self._group_can_advance(threshold))
+        if literally:
+            self._dissolve_group()
+            budget = self._advance_literally(out, threshold)
+        else:
+            budget = self._advance_group(out, threshold)
+        if not out.preempted and self.num_waiting:
+            self._admit(out, threshold, budget)
+        self._close(out)
+        self._form_group(self.running if literally else out.scheduled)
+        return out
+
+    def schedule_group_only(self) -> SchedulerOutput:
+        """One step of the group alone, for callers who know that nothing can be admitted in it."""
+        out = SchedulerOutput()
+        self._advance_group(out, 0)
+        self._close(out)
+        return out
+
+    def update(self, output: SchedulerOutput) -> list[EngineRequest]:
+        """The step's tokens have arrived: requests that are complete leave and free their blocks."""
+        for request in output.finishing:
+            if request.running:
+                del self.running[request]
+                request.running = False
+                self.pool.register(request, (request.stop_tokens - 1) // self.config.block_size)
+                self.pool.release(request)
+            else:  # preempted while its last token was in flight
+                self._remove_waiting(request)
+        self.blocked = self.blocked and not output.finishing
+        return output.finishing
+
+    def _prefill_threshold(self) -> int:
+        threshold = self.config.long_prefill_token_threshold
+        if not threshold:
+            return 0
+        eligible = len(self.running) + self.num_waiting
+        if eligible <= 1:
+            return 0
+        if self.config.long_prefill_token_threshold_adaptive:
+            return max(threshold, self.config.max_num_batched_tokens // eligible)
+        return threshold
+
+    def _wanted_tokens(self, request: EngineRequest, threshold: int, budget: int) -> int:
+        """Tokens a running request gets, given the budget left."""
+        wanted = request.target_tokens - request.num_computed_tokens
+        if 0 < threshold < wanted:
+            wanted = threshold
+        return min(wanted, budget, self.config.max_model_len - request.num_computed_tokens - 1)
+
+    def _growth(self, request: EngineRequest, tokens: int) -> int:
+        slots = min(request.num_computed_tokens + tokens, self.config.max_model_len)
+        return max(-(-slots // self.config.block_size) - request.num_blocks, 0)
+
+    def _known_tokens(self, request: EngineRequest) -> int:
+        """Tokens whose values the scheduler has seen: under async scheduling not the one still in flight."""
+        return request.target_tokens - (1 if self.config.async_scheduling and request.decoding else 0)
+
+    def _grant(self, out: SchedulerOutput, request: EngineRequest, tokens: int) -> None:
+        """Allocate for `tokens` more tokens of a running request (the blocks are known to be free)."""
+        self.pool.grow(request, self._growth(request, tokens))
+        computed = request.num_computed_tokens + tokens
+        self.pool.register(request, min(computed, self._known_tokens(request)) // self.config.block_size)
+        out.scheduled[request] = tokens
+
+    def _advance_literally(self, out: SchedulerOutput, threshold: int) -> int:
+        """Go through RUNNING in order, preempting where blocks run out. Returns the budget left."""
+        budget = self.config.max_num_batched_tokens
+        for request in list(self.running):
+            if budget <= 0:
+                break
+            if not request.running or request.drained:
+                continue
+            tokens = self._wanted_tokens(request, threshold, budget)
+            if tokens <= 0:
+                continue
+            while request.running and self._growth(request, tokens) > self.pool.free:
+                victim = self._victim()
+                budget += out.scheduled.pop(victim, 0)
+                self._preempt(victim)
+                out.preempted.append(victim)
+            if not request.running:
+                out.preempted_itself = True
+                break
+            self._grant(out, request, tokens)
+            budget -= tokens
+        return budget
+
+    def _victim(self) -> EngineRequest:
+        if self._by_priority:
+            return max(self.running, key=lambda request: (request.priority, request.arrival_s))
+        return next(reversed(self.running))
+
+    def _preempt(self, request: EngineRequest) -> None:
+        del self.running[request]
+        request.running = False
+        self.pool.release(request)
+        request.num_computed_tokens = 0
+        request.preemptions += 1
+        self.preemptions += 1
+        if request.decoding:
+            request.decoding = False
+        else:
+            self.prefilling.remove(request)
+        self._push(request, front=True)
+
+    def _admit(self, out: SchedulerOutput, threshold: int, budget: int) -> None:
+        """Take from the head of WAITING while it fits; the first that does not fit blocks the rest."""
+        config, pool = self.config, self.pool
+        if self.group.writers:
+            self._register_written(self.group.writers)
+        while self.num_waiting and budget > 0 and len(self.running) < self._max_running:
+            request = self._waiting_heap[0][1] if self._by_priority else self._waiting[0]
+            total = request.target_tokens
+            hit = pool.find(request, (total - 1) // config.block_size) if config.enable_prefix_caching else NO_HIT
+            hit_tokens = hit.blocks * config.block_size
+            tokens = total - hit_tokens
+            if 0 < threshold < tokens:
+                tokens = threshold
+            if not config.enable_chunked_prefill and tokens > budget:
+                break
+            tokens = min(tokens, budget)
+            if not self._fits(total, hit, hit_tokens + tokens):
+                break
+            self._pop()
+            self._start(request, hit, hit_tokens)
+            self._grant(out, request, tokens)
+            out.admitted[request] = hit_tokens
+            budget -= tokens
+        self.blocked = self.num_waiting > 0
+
+    def _fits(self, total: int, hit: Hit, slots: int) -> bool:
+        """Whether a waiting request can be admitted: hit blocks that are free now must be taken from the free list."""
+        config, size = self.config, self.config.block_size
+        tokens = max(total, slots) if config.scheduler_reserve_full_isl else slots
+        needed = max(-(-min(tokens, config.max_model_len) // size) - hit.blocks, 0) + hit.free
+        if self.running:
+            needed += self._watermark_blocks
+        return needed <= self.pool.free
+
+    def _start(self, request: EngineRequest, hit: Hit, hit_tokens: int) -> None:
+        if hit.blocks:
+            self.pool.attach(request, hit)
+        self.running[request] = None
+        request.running = True
+        request.num_computed_tokens = hit_tokens
+        self._admissions += 1
+        request.admission = self._admissions
+        self.prefilling.append(request)
+        if request.cached_tokens < 0:
+            request.cached_tokens = hit_tokens
+            if self.config.enable_prefix_caching:
+                self.prefix_queries += request.target_tokens
+                self.prefix_hits += hit_tokens
+
+    # -- the group of decoding requests -----------------------------------------------------------------------------
+
+    def decode_run(self) -> int:
+        """How many further steps only decode, with nobody admitted, finished or preempted before the last of them.
+
+        0 when the next step must be decided by `schedule()`. Requests whose last output is still in flight count as
+        a change to come: callers ask only when there is none.
+        """
+        group = self.group
+        if not group.members or self.prefilling or len(group) != len(self.running):
+            return 0
+        if self.num_waiting and not self.blocked:
+            return 0
+        if len(group) > self.config.max_num_batched_tokens:
+            return 0
+        limit = group.steps_to_next_stop
+        if self.num_waiting and group.writers:
+            limit = 1  # what they write may be what the head of WAITING can hit
+        return group.steps_within(self.pool.free, limit)
+
+    def run_decode(self, steps: int) -> list[EngineRequest]:
+        """Take `steps` steps as bounded by `decode_run`; returns the requests whose last token is in the last step."""
+        group = self.group
+        self._take(group.blocks_for(steps))
+        group.advance(steps)
+        return self._leave()
+
+    def _take(self, blocks: int) -> None:
+        if blocks and self._counting_pool is not None:
+            self._counting_pool.take(blocks)
+
+    def _leave(self) -> list[EngineRequest]:
+        group = self.group
+        if group.steps_to_next_stop:
+            return []
+        return group.pop_leaving()
+
+    def _group_can_advance(self, threshold: int) -> bool:
+        """Whether the literal path would give every member its token and every prefill its chunk, without preempting.
+
+        Without a threshold an unfinished prefill has used up the budget of its step, so that nobody was admitted after
+        it: it stands last, and the members are served first. With one, the order matters only when the budget is short.
+        """
+        budget = self.config.max_num_batched_tokens - len(self.group)
+        if budget < 0:
+            return False
+        blocks = self.group.blocks_for(1)
+        for request in self.prefilling:
+            if threshold and self._wanted_tokens(request, threshold, budget + 1) > budget:
+                return False
+            tokens = self._wanted_tokens(request, threshold, budget)
+            if tokens > 0:
+                budget -= tokens
+                blocks += self._growth(request, tokens)
+        return blocks <= self.pool.free
+
+    def _advance_group(self, out: SchedulerOutput, threshold: int) -> int:
+        """One step of the group and of the prefills. Returns the budget left."""
+        group = self.group
+        self._take(group.blocks_for(1))
+        group.advance(1)
+        out.decoding = len(group)
+        budget = self.config.max_num_batched_tokens - len(group)
+        for request in self.prefilling:
+            tokens = self._wanted_tokens(request, threshold, budget)
+            if tokens > 0:
+                self._grant(out, request, tokens)
+                budget -= tokens
+        return budget
+
+    def _dissolve_group(self) -> None:
+        lag = 1 if self.config.async_scheduling else 0
+        for request in self.group.dissolve():
+            self.pool.register(request, (request.num_computed_tokens - lag) // self.config.block_size)
+
+    def _register_written(self, writers: Iterable[EngineRequest]) -> None:
+        """Register the blocks that members of the group have filled, in the order in which they were filled."""
+        group, size = self.group, self.config.block_size
+        lag = 1 if self.config.async_scheduling else 0
+        filled: list[tuple[int, int, int, EngineRequest]] = []
+        for request in writers:
+            offset = group.members[request]
+            full = (group.steps + offset - lag) // size
+            last = min(full, request.content_blocks)
+            filled.extend(
+                ((k + 1) * size - offset, request.admission, k, request) for k in range(request.num_cached_blocks, last)
+            )
+        for _, _, k, request in sorted(filled, key=lambda item: item[:3]):
+            self.pool.register(request, k + 1)
+
+    # -- the end of a step ------------------------------------------------------------------------------------------
+
+    def _close(self, out: SchedulerOutput) -> None:
+        """Advance what was scheduled, see who samples, and sum up the batch."""
+        group_size = out.decoding
+        prefill_seqs = prefill_tokens = prefill_pairs = sampled = 0
+        decode_seqs, decode_context = group_size, self.group.context_tokens
+        for request, tokens in out.scheduled.items():
+            start = out.start[request] = request.num_computed_tokens
+            request.num_computed_tokens = start + tokens
+            if tokens == 1 and start >= request.input_tokens:
+                decode_seqs += 1
+                decode_context += start + 1
+            else:
+                prefill_seqs += 1
+                prefill_tokens += tokens
+                prefill_pairs += tokens * start + tokens * (tokens + 1) // 2
+            if request.num_computed_tokens >= request.target_tokens:
+                sampled += 1
+                self._sample(out, request)
+        if group_size:
+            out.finishing.extend(self._leave())
+        if len(out.finishing) > 1:
+            out.finishing.sort(key=lambda request: request.admission)
+        out.total_tokens = prefill_tokens + decode_seqs
+        out.batch = Batch(
+            prefill_seqs, prefill_tokens, prefill_pairs, decode_seqs, decode_context, group_size + sampled
+        )
+
+    def _sample(self, out: SchedulerOutput, request: EngineRequest) -> None:
+        request.target_tokens = request.num_computed_tokens + 1
+        if request.decoding:
+            out.decoding += 1
+        else:
+            request.decoding = True
+            self.prefilling.remove(request)
+            if request.sampled:
+                out.resumed.append(request)
+            else:
+                request.sampled = True
+                out.first.append(request)
+        if request.drained:
+            out.finishing.append(request)
+
+    def _form_group(self, candidates: Iterable[EngineRequest]) -> None:
+        """Requests that decode from now on join the group."""
+        if self._counting_pool is None:
+            return
+        for request in candidates:
+            if request.decoding and not request.drained:
+                self.group.join(request)
