@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,6 +107,15 @@ def test_with_no_room_left_the_fewest_in_flight_for_the_seats_among_the_admissib
     load(f, [0], in_flight=5)
     assert f.pick(policy, "coding") == 3, "replica 0 has fewer but int4 is below the floor"
     assert f.pick(policy, "chat") == 0
+
+
+def test_with_no_room_left_more_seats_carry_more_requests(fleet):
+    f = fleet(small=(1, 1.0, {}), large=(1, 2.0, {}))
+    f.variants[1] = replace(f.variants[1], max_num_seqs=100)
+    policy = f.policy("quant_aware")
+    load(f, [0], kv_cache_usage=1.0, in_flight=20)
+    load(f, [1], kv_cache_usage=1.0, in_flight=150)
+    assert f.pick(policy) == 1, "150 in 100 seats is less than 20 in 10"
 
 
 def test_rejects_or_takes_the_best_when_nothing_meets_the_floor(fleet):
