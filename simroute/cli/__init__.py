@@ -1,0 +1,1 @@
+"""One thin file a command: parse, call the library, show. May import everything; heavy things inside commands."""

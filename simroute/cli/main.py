@@ -1,0 +1,84 @@
+"""The `simroute` command: mounts the commands, turns errors into one line each and an exit code.
+
+Imports nothing heavy at the top: `simroute --help` must answer at once, so each command imports what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from simroute import __version__
+from simroute.cli import catalogue, scenario, trace
+from simroute.cli.run import run
+from simroute.errors import SimrouteError
+
+EXIT_INTERNAL = 1
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    # Plain help: rich would triple the time until it shows.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(run)
+app.command()(scenario.check)
+app.command()(scenario.schema)
+app.add_typer(trace.app, name="trace")
+app.add_typer(catalogue.app, name="catalogue")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"simroute {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def simroute(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Replay real traffic through a step-exact vLLM fleet: latency, cost and quality for each routing policy.
+
+    Exit codes: 0 ok, 1 internal error, 2 usage or configuration, 99 an assertion failed, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line (the `simroute` script); never returns."""
+    try:
+        app(prog_name="simroute")
+    except SimrouteError as error:
+        _say(*str(error).splitlines())
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted")
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) left: that is no error, but Python would complain on flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        if os.environ.get("SIMROUTE_TRACEBACK"):
+            raise
+        _say(f"internal error: {type(error).__name__}: {error}", "set SIMROUTE_TRACEBACK=1 to see where it happened")
+        code = EXIT_INTERNAL
+    else:
+        code = 0
+    sys.exit(code)
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(f"simroute: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

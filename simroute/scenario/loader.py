@@ -1,0 +1,168 @@
+"""Scenario file to checked `Scenario`: every problem at once, each with file, line, column and path.
+
+Owns the wording of type and range errors. Imports errors and, of this room, models, source and check.
+"""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from simroute.errors import ScenarioError, unknown
+from simroute.scenario import check
+from simroute.scenario.models import Scenario
+from simroute.scenario.source import Keys, Problem, Source
+
+_BOUNDS = {
+    "greater_than_equal": ("≥", "ge"),
+    "greater_than": (">", "gt"),
+    "less_than_equal": ("≤", "le"),
+    "less_than": ("<", "lt"),
+}
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "string": "text",
+    "bool": "true or false",
+    "dict": "a mapping of fields",
+    "model": "a mapping of fields",
+    "tuple": "a list",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A checked scenario, and one located line for each thing that looks wrong but can run."""
+
+    scenario: Scenario
+    warnings: tuple[str, ...]
+
+
+def load(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[str | Path] = ()) -> Scenario:
+    """The scenario in `path`, checked.
+
+    `overrides` are assignments such as `pools[0].replicas=4`. `traces` (relative to the working directory) take the
+    place of the scenario's own; overrides come after. Raises ScenarioError with every problem found.
+    """
+    return read(path, overrides=overrides, traces=traces).scenario
+
+
+def read(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[str | Path] = ()) -> Loaded:
+    """As `load`, with the warnings."""
+    source = Source.read(Path(path))
+    if not isinstance(source.data, dict) or not source.data:
+        got = "it is empty" if not source.data else f"got {type(source.data).__name__}"
+        raise ScenarioError([f"{path}:1:1 a scenario is a mapping with name, traffic and pools: {got}"])
+    if traces:
+        source.put(("traffic", "traces"), [{} for _ in traces], "--trace")
+    for i, trace in enumerate(traces):
+        source.put(("traffic", "traces", i, "path"), os.path.abspath(trace), f"--trace {trace}")
+    for assignment in overrides:
+        source.override(assignment)
+    _resolve_paths(source.data, Path(path).parent)
+    return _validate(source)
+
+
+def _validate(source: Source) -> Loaded:
+    try:
+        scenario = Scenario.model_validate(source.data)
+        problems = []
+    except ValidationError as error:
+        scenario = None
+        problems = [p for e in error.errors(include_url=False) if (p := _explain(dict(e))) is not None]
+    parts = check.parts_of(source.data)
+    problems += check.problems(parts)
+    if problems or scenario is None:
+        raise ScenarioError([source.locate(p) for p in sorted(problems, key=source.position)])
+    return Loaded(scenario, tuple(source.locate(p) for p in check.warnings(parts)))
+
+
+def _resolve_paths(data: dict[str, Any], base: Path) -> None:
+    """Let relative paths of traces and of models' config.json start at the scenario file."""
+    traffic = data.get("traffic")
+    traces = traffic.get("traces") if isinstance(traffic, dict) else None
+    for items, field in ((traces, "path"), (data.get("pools"), "model")):
+        for item in items if isinstance(items, list) else ():
+            value = item.get(field) if isinstance(item, dict) else None
+            if isinstance(value, str) and value and (field == "path" or value.endswith(".json")):
+                item[field] = os.path.normpath(base / value)
+
+
+def _explain(error: Mapping[str, Any]) -> Problem | None:
+    """A pydantic error in the project's words; None for one that only follows from another."""
+    keys, kind, got = tuple(error["loc"]), error["type"], error["input"]
+    if kind == "extra_forbidden":
+        return Problem(keys, unknown("field", str(keys[-1]), _fields(keys[:-1])), on_key=True)
+    if kind == "missing":
+        return Problem(keys, "missing: " + _description(keys))
+    if kind == "too_short" and got:
+        return None
+    if kind in ("too_short", "string_too_short"):
+        return Problem(keys, "must not be empty")
+    return Problem(keys, _wording(kind, error) + ("" if kind == "value_error" else f", got {_shown(got)}"))
+
+
+def _wording(kind: str, error: Mapping[str, Any]) -> str:
+    if kind in _BOUNDS:
+        sign, name = _BOUNDS[kind]
+        return f"must be {sign} {error['ctx'][name]:g}"
+    if kind == "literal_error":
+        return f"must be {error['ctx']['expected'].replace(chr(39), '')}"
+    if kind == "finite_number":
+        return "must be a finite number"
+    if kind == "value_error":
+        return str(error["msg"]).removeprefix("Value error, ")
+    wanted = _KINDS.get(kind.removesuffix("_type"))
+    return f"must be {wanted}" if wanted and kind.endswith("_type") else str(error["msg"])
+
+
+def _shown(value: Any) -> str:
+    """A value as the file would write it, short."""
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    if value is None:
+        return "nothing"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _fields(keys: Keys) -> list[str]:
+    model = _model_at(keys)
+    return list(model.model_fields) if model else []
+
+
+def _description(keys: Keys) -> str:
+    model = _model_at(keys[:-1])
+    return (model.model_fields[str(keys[-1])].description or "").rstrip(".") if model else "needed here"
+
+
+def _model_at(keys: Keys) -> type[BaseModel] | None:
+    """The model that describes the mapping at `keys`, found by walking the annotations."""
+    kind: Any = Scenario
+    for key in keys:
+        kind = kind.model_fields[key].annotation if _is_model(kind) else _item(kind)
+        if not _is_model(kind):
+            kind = _strip(kind)
+    kind = _strip(kind)
+    return kind if _is_model(kind) else None
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _item(kind: Any) -> Any:
+    """What a list or mapping type holds: of tuple[X, ...] and dict[str, X] the X."""
+    return next(arg for arg in reversed(typing.get_args(kind)) if arg is not Ellipsis)
+
+
+def _strip(kind: Any) -> Any:
+    """`X` of `X | None` and of `Annotated[X, ...]`."""
+    while typing.get_origin(kind) not in (None, tuple, dict):
+        kind = typing.get_args(kind)[0]
+    return kind

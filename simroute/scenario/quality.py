@@ -1,0 +1,86 @@
+"""What is known of answer quality: published evaluations joined with the scenario's assumptions, as one table.
+
+A published *score* is taken as it is. A published *recovery* (a fraction of the 16-bit model's score) is multiplied
+with what is known of that model in bf16; where that is an assumption, so is the product.
+May import errors, hardware, policy and, of this room, models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from simroute.hardware import catalogue
+from simroute.policy.capability import QualityRow, TableQuality
+from simroute.scenario.models import QualityAssumption
+
+BASE_SCHEME = "bf16"
+"""The scheme that recoveries are fractions of."""
+
+
+class _Variant(NamedTuple):
+    model: str
+    quantization: str
+
+
+def quality_table(variants: Iterable[tuple[str, str]], assumptions: Sequence[QualityAssumption]) -> TableQuality:
+    """Quality of these (model, scheme) variants, both by their catalogue names.
+
+    Raises CatalogueError for an unknown name, UsageError when one figure is assumed twice.
+    """
+    stated = [_row(assumption) for assumption in assumptions]
+    models = dict.fromkeys(model for model, _ in variants)
+    known = TableQuality(_scores(models), stated)
+    derived = list(_recovered(models, known))
+    named = {row[:3] for row in stated}
+    return TableQuality(
+        [*_scores(models), *(row for row in derived if not row.assumed)],
+        [*stated, *(row for row in derived if row.assumed and row[:3] not in named)],
+    )
+
+
+def _row(assumption: QualityAssumption) -> QualityRow:
+    mean = assumption.mean
+    return QualityRow(
+        catalogue.model(assumption.model).name,
+        catalogue.scheme(assumption.quantization).name,
+        assumption.request_class,
+        mean,
+        mean if assumption.low is None else assumption.low,
+        mean if assumption.high is None else assumption.high,
+        assumption.note,
+        assumed=True,
+    )
+
+
+def _scores(models: Iterable[str]) -> Iterator[QualityRow]:
+    """Published scores, one row for each request class that the metric stands for."""
+    for row in catalogue.accuracy_rows():
+        if row.unit == "score" and row.model in models:
+            for request_class in catalogue.request_classes(row.metric):
+                source = f"{row.metric}: {row.source}"
+                yield QualityRow(row.model, row.scheme, request_class, row.value, row.value, row.value, source)
+
+
+def _recovered(models: Iterable[str], known: TableQuality) -> Iterator[QualityRow]:
+    """Published recoveries of the same variant and class together, times the quality of the model in bf16."""
+    recoveries: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
+    for row in catalogue.accuracy_rows():
+        if row.unit == "recovery" and row.model in models:
+            for request_class in catalogue.request_classes(row.metric):
+                key = (row.model, row.scheme, request_class)
+                recoveries.setdefault(key, []).append((row.value, f"{row.metric}: {row.source}"))
+    for (model, scheme, request_class), found in recoveries.items():
+        base = known.find(_Variant(model, BASE_SCHEME), request_class)
+        if base is not None:
+            factors = [factor for factor, _ in found]
+            yield QualityRow(
+                model,
+                scheme,
+                request_class,
+                min(1.0, base.mean * sum(factors) / len(factors)),
+                min(1.0, base.low * min(factors)),
+                min(1.0, base.high * max(factors)),
+                f"recovery ({'; '.join(source for _, source in found)}) of {BASE_SCHEME}: {base.source}",
+                base.assumed,
+            )

@@ -1,0 +1,197 @@
+"""A YAML file with positions: parse it, override values in it, and say where a path of keys stands.
+
+Owns `Source`; knows nothing of what a scenario means. Imports only errors.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from simroute.errors import ScenarioError, UsageError, unknown
+
+Keys = tuple[str | int, ...]
+"""The keys and list indices that lead to a value: ("pools", 0, "replicas")."""
+
+_STEP = re.compile(r"(?:^|\.)(?P<key>[^.\[\]=]+)|\[(?P<item>[^\[\]]+)\]")
+
+
+class Problem(NamedTuple):
+    """Something wrong with the value at `keys`; with `on_key`, with the last key itself."""
+
+    keys: Keys
+    message: str
+    on_key: bool = False
+
+
+def dotted(keys: Keys) -> str:
+    """`("pools", 0, "replicas")` as `pools[0].replicas`."""
+    return "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys).removeprefix(".")
+
+
+class Source:
+    """The values of a YAML file (`data`: plain dicts and lists) and where each of them was written."""
+
+    def __init__(self, path: Path, tree: Any) -> None:
+        self.path = path
+        self._tree = tree
+        self.data = _plain(tree)
+        self._origins: dict[Keys, str] = {}
+
+    @classmethod
+    def read(cls, path: Path) -> Source:
+        """Parse `path`. Raises ScenarioError when it cannot be read, is not YAML or repeats a key."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ScenarioError([_not_found(path)]) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ScenarioError([f"{path}: cannot be read as text: {error}"]) from None
+        try:
+            return cls(path, YAML(typ="rt").load(io.StringIO(text)))
+        except MarkedYAMLError as error:
+            raise ScenarioError([f"{path}{_position(error)} {_syntax(error)}"]) from None
+        except YAMLError as error:
+            raise ScenarioError([f"{path}: not YAML: {str(error).splitlines()[0]}"]) from None
+
+    def put(self, keys: Keys, value: Any, origin: str) -> None:
+        """Replace the value at `keys` (mappings on the way are made); later problems there name `origin`.
+
+        Raises UsageError where the path leads through a value that is neither mapping nor list.
+        """
+        node = self.data
+        for i, key in enumerate(keys):
+            last = i == len(keys) - 1
+            if isinstance(node, list) and isinstance(key, int) and 0 <= key < len(node):
+                node[key] = value if last else node[key]
+            elif isinstance(node, dict) and isinstance(key, str):
+                node[key] = value if last else ({} if node.get(key) is None else node[key])
+            else:
+                raise UsageError(f"{origin}: {_no_such(keys[:i], key, node)}")
+            node = node[key]
+        self._origins = {k: v for k, v in self._origins.items() if k[: len(keys)] != keys} | {keys: origin}
+
+    def override(self, assignment: str) -> None:
+        """Apply one `path=value`; the value is read as YAML. A list item goes by index or by its `name`.
+
+        Raises UsageError for what is not of that form or leads nowhere.
+        """
+        path, equals, text = assignment.partition("=")
+        path = path.strip()
+        origin = f"--set {path}"
+        if not equals or not path:
+            raise UsageError(f"--set {assignment}: must be path=value, such as pools[0].replicas=4")
+        try:
+            value = _plain(YAML(typ="rt").load(text))
+        except YAMLError as error:
+            raise UsageError(f"{origin}: value is not YAML: {text} ({str(error).splitlines()[0]})") from None
+        self.put(self._parse(path, origin), value, origin)
+
+    def _parse(self, path: str, origin: str) -> Keys:
+        """The keys of `path`; `pools[cheap]` becomes the index of the item named so."""
+        steps = list(_STEP.finditer(path))
+        if "".join(m.group(0) for m in steps) != path:
+            raise UsageError(f"{origin}: not a path: write it as pools[0].replicas or router.scrape_interval_s")
+        keys: Keys = ()
+        for step in steps:
+            item = step["item"]
+            keys += (
+                (step["key"],) if item is None else (int(item) if item.isdigit() else self._index(keys, item, origin),)
+            )
+        return keys
+
+    def _index(self, keys: Keys, name: str, origin: str) -> int:
+        node = self.data
+        for key in keys:
+            node = node.get(key) if isinstance(node, dict) else node[key] if isinstance(node, list) else None
+        names = (
+            [item.get("name") if isinstance(item, dict) else item for item in node] if isinstance(node, list) else []
+        )
+        if name not in names:
+            raise UsageError(f"{origin}: {unknown(f'item of {dotted(keys)}', name, map(str, names))}")
+        return names.index(name)
+
+    def locate(self, problem: Problem) -> str:
+        """One line: where, the path, and what is wrong."""
+        keys = problem.keys
+        for depth in range(len(keys), 0, -1):
+            origin = self._origins.get(keys[:depth])
+            if origin:
+                return f"{origin}{'' if depth == len(keys) else ' ' + dotted(keys)}: {problem.message}"
+        line, column = self.position(problem)
+        where = f" {dotted(keys)}:" if keys else ""
+        return f"{self.path}:{line}:{column}{where} {problem.message}"
+
+    def position(self, problem: Problem) -> tuple[int, int]:
+        """(line, column), from 1, of the problem's value, or of the nearest enclosing thing that was written."""
+        node, at = self._tree, (1, 1)
+        for i, key in enumerate(problem.keys):
+            on_key = problem.on_key and i == len(problem.keys) - 1
+            found = _mark(node, key, on_key)
+            if found is None:
+                break
+            at, node = found, node[key]
+        return at
+
+
+def _mark(node: Any, key: str | int, on_key: bool) -> tuple[int, int] | None:
+    """(line, column), from 1, of an item of `node`, or None where ruamel has none (merged in or never written)."""
+    try:
+        if isinstance(node, CommentedMap):
+            line, column = node.lc.key(key) if on_key else node.lc.value(key)
+        elif isinstance(node, CommentedSeq):
+            line, column = node.lc.item(key)
+        else:
+            return None
+    except (KeyError, IndexError, TypeError):
+        return None
+    return line + 1, column + 1
+
+
+def _plain(node: Any) -> Any:
+    """The tree as plain Python values, so that nothing downstream meets ruamel's types."""
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node if node is None else str(node)
+
+
+def _position(error: MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    return ":" if mark is None else f":{mark.line + 1}:{mark.column + 1}"
+
+
+def _syntax(error: MarkedYAMLError) -> str:
+    """ruamel's finding in one line, without its hints about other loaders."""
+    found = (error.problem or error.context or "not YAML").splitlines()[0]
+    if "duplicate key" in found:
+        return re.sub(r" with value .*| in this mapping.*", "", found.replace("found duplicate key", "duplicate key"))
+    return f"YAML syntax: {found}"
+
+
+def _not_found(path: Path) -> str:
+    siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    if not path.parent.is_dir():
+        return f"{path}: no such file: the folder {path.parent} does not exist"
+    return f"{path}: no such file; {unknown('scenario', path.name, siblings)}"
+
+
+def _no_such(above: Keys, key: str | int, node: Any) -> str:
+    """Why `key` leads nowhere below `above`."""
+    place = dotted(above) or "the scenario"
+    if isinstance(node, list):
+        allowed = f"0 to {len(node) - 1}" if node else "nothing: it is empty"
+        return f"{place} is a list: its items are {allowed}, got {key}"
+    kind = "a mapping" if isinstance(node, dict) else f"{node!r}, which has no parts"
+    return f"{place} is {kind}: got {key}"
