@@ -57,6 +57,8 @@ class FleetRun:
     `first_token_s` and `finish_s` are absolute simulated seconds (NaN when never reached), `status` holds `Status`,
     `replica` is -1 for what was rejected before routing, `reject_code` indexes `reject_reasons` (-1 for none).
     `end_s` is the clock at the end; `interrupted` says that the run was cut off by hand.
+    `generated_tokens` is what each request was given, or would have been, where the engine clips answers
+    (None: exactly the trace's `output_tokens`).
     """
 
     trace: Trace
@@ -76,3 +78,4 @@ class FleetRun:
     end_s: float
     horizon_s: float | None
     interrupted: bool
+    generated_tokens: NDArray[np.int64] | None = None

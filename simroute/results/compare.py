@@ -1,0 +1,80 @@
+"""Which policy to choose: ranking, differences to a baseline and the answer in one sentence. Imports nothing.
+
+Works on the dicts of `metrics.summarise`, so on a loaded summary.json as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Summary = Mapping[str, Any]
+
+TARGET_ATTAINMENT = 0.99
+"""The share of all requests that must meet their SLO: latency targets are p99 targets unless said otherwise."""
+
+
+def meets(summary: Summary, target: float = TARGET_ATTAINMENT) -> bool:
+    """Whether enough of the requests met their SLO, in a run that was not overloaded."""
+    attained = summary["slo_attainment"]
+    return summary["stability"] != "OVERLOADED" and attained is not None and attained >= target
+
+
+def rank(summaries: Sequence[Summary], target: float = TARGET_ATTAINMENT) -> list[Summary]:
+    """Best first: those that meet the target by cost, then p99 TTFT; after them the others by attainment, then cost."""
+
+    def key(summary: Summary) -> tuple[bool, float, float, float, str]:
+        good = meets(summary, target)
+        attained = 0.0 if good else -(summary["slo_attainment"] or 0.0)
+        return not good, attained, summary["cost_usd_per_month"], _p99_ttft_s(summary), summary["policy"]
+
+    return sorted(summaries, key=key)
+
+
+def difference(summary: Summary, baseline: Summary) -> dict[str, float | None]:
+    """What changes against `baseline`: relative changes (0.1 is 10% more), attainment as a difference of shares.
+
+    None where either side is undefined or the baseline is 0.
+    """
+
+    def relative(value: float | None, base: float | None) -> float | None:
+        return value / base - 1.0 if value is not None and base else None
+
+    changes = {key: relative(summary[key], baseline[key]) for key in ("cost_usd_per_month", "goodput_rps")}
+    for metric in ("ttft_s", "tpot_s", "e2e_s"):
+        changes[f"{metric}.p99"] = relative(summary[metric]["p99"], baseline[metric]["p99"])
+    shares = summary["slo_attainment"], baseline["slo_attainment"]
+    changes["slo_attainment"] = None if None in shares else shares[0] - shares[1]
+    return changes
+
+
+def answer(summaries: Sequence[Summary], target: float = TARGET_ATTAINMENT) -> str:
+    """One sentence: the cheapest policy that meets the targets, or how near the best one comes."""
+    if not summaries:
+        return "No policy was run to the end."
+    best = rank(summaries, target)[0]
+    cost = f"${best['cost_usd_per_month']:,.0f}/month"
+    if meets(best, target):
+        also = sum(meets(s, target) for s in summaries) - 1
+        lead = "Cheapest policy that meets the targets" if also else "The policy that meets the targets"
+        if also and len({s["cost_usd_per_month"] for s in summaries if meets(s, target)}) == 1:
+            lead = f"Best of the {also + 1} policies that meet the targets"
+        return f"{lead}: {best['policy']} at {cost}; {_outcome(best)}."
+    attained = "no" if best["slo_attainment"] is None else f"{best['slo_attainment']:.1%} of"
+    state = " and is OVERLOADED" if best["stability"] == "OVERLOADED" else ""
+    return (
+        f"No policy meets the targets for {target:.0%} of requests: the nearest, {best['policy']} at {cost}, "
+        f"meets them for {attained} requests{state}."
+    )
+
+
+def _outcome(summary: Summary) -> str:
+    ttft_s = summary["ttft_s"]["p99"]
+    p99 = "p99 TTFT unknown" if ttft_s is None else f"p99 TTFT {ttft_s:.3g} s"
+    return f"{p99}, {summary['slo_attainment']:.1%} of requests within their targets"
+
+
+def _p99_ttft_s(summary: Summary) -> float:
+    value = summary["ttft_s"]["p99"]
+    return math.inf if value is None else float(value)

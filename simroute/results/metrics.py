@@ -1,0 +1,265 @@
+"""The summary of one policy's run: the numbers of summary.json. Imports units and, of results, what it summarises.
+
+`docs/results.md` defines every key. Definitions are those of `vllm bench serve`, in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simroute.results.latency import (
+    PERCENTILES,
+    Latencies,
+    generated_tokens,
+    itl_statistics,
+    latencies,
+    statistics,
+)
+from simroute.results.run import FleetRun, ReplicaTotals, Status
+from simroute.results.slo import Slo, slo_for
+from simroute.results.stability import Stability, stability
+from simroute.units import HOURS_PER_MONTH, SECONDS_PER_HOUR, SECONDS_PER_WEEK
+
+Quality = Callable[[str, str], tuple[float, float, float] | None]
+"""`quality(pool, request_class)` is (mean, low, high), each in 0..1, or None where nothing is known."""
+Bools = NDArray[np.bool_]
+
+SIGNIFICANT_DIGITS = 9
+_OVERLOADED_TOP = 0.5
+
+
+def summarise(run: FleetRun, slo: Mapping[str, Slo], quality: Quality) -> dict[str, Any]:
+    """Everything summary.json says about `run`; the same run gives the same dict, to the last digit.
+
+    `slo` maps a request class (or `default`) to its targets. Numbers are rounded to `SIGNIFICANT_DIGITS`; what is
+    undefined (no completed request, say) is None, never NaN.
+    """
+    times = latencies(run)
+    arrived = run.trace.arrival_s <= run.end_s
+    met = _met(run, times, slo)
+    label = stability(run)
+    top = _sound_top(run, times, arrived, label)
+    completed_tokens = int(generated_tokens(run)[run.status == Status.COMPLETED].sum())
+    gpu_seconds = sum(r.gpus for r in run.replicas) * run.end_s
+    summary = {
+        "policy": run.policy,
+        "stability": str(label),
+        "estimated": any(r.estimated for r in run.replicas),
+        "interrupted": run.interrupted,
+        "extrapolated_month": run.end_s < SECONDS_PER_WEEK,
+        "duration_s": run.end_s,
+        "requests": _request_counts(run, arrived),
+        "reject_reasons": _reject_reasons(run),
+        **_latency_statistics(times, top),
+        "itl_s": _sound(itl_statistics(run.itl), top),
+        "slo_attainment": _ratio(met.sum(), arrived.sum()),
+        "goodput_rps": _ratio(met.sum(), run.end_s),
+        "output_tokens_per_s": _ratio(completed_tokens, run.end_s),
+        "preemptions": sum(r.preemptions for r in run.replicas),
+        "prefix_hit_rate": _prefix_hit_rate(run.replicas),
+        "kv_usage": _kv_usage(run, range(len(run.replicas))),
+        "gpu_busy": _ratio(sum(r.busy_s * r.gpus for r in run.replicas), gpu_seconds),
+        "gpus": sum(r.gpus for r in run.replicas),
+        **_cost(run.replicas, run.end_s, completed_tokens),
+        "quality": _quality(run, quality),
+        "by_class": _by_group(run, times, met, arrived, top, run.trace.class_code, run.trace.class_names),
+        "by_tier": _by_group(run, times, met, arrived, top, run.trace.tier_code, run.trace.tier_names),
+        "by_pool": _by_pool(run),
+    }
+    summary["notes"] = _notes(run, label, top)
+    return rounded(summary)  # type: ignore[no-any-return]
+
+
+def rounded(value: Any) -> Any:
+    """`value` as plain JSON data: floats to `SIGNIFICANT_DIGITS`, NaN and infinities None, numpy numbers unwrapped."""
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def _met(run: FleetRun, times: Latencies, slo: Mapping[str, Slo]) -> Bools:
+    """Which requests meet the targets of their class."""
+    met = np.zeros(len(run.trace), dtype=np.bool_)
+    for code, name in enumerate(run.trace.class_names):
+        members = run.trace.class_code == code
+        met[members] = slo_for(slo, name).met(
+            Latencies(times.ttft_s[members], times.tpot_s[members], times.e2e_s[members])
+        )
+    return met
+
+
+def _sound_top(run: FleetRun, times: Latencies, arrived: Bools, label: Stability) -> float:
+    """The highest quantile that can be stated.
+
+    Overloaded: no tail at all. Cut off: requests still unfinished after more time than 99% of the others needed would
+    all lie above the quantile sought, so a share of them of 1 - q or more hides quantile q.
+    """
+    if label is Stability.OVERLOADED:
+        return _OVERLOADED_TOP
+    unfinished = arrived & (run.status == Status.UNFINISHED)
+    if not unfinished.any():
+        return 1.0
+    usual_s = statistics(times.e2e_s)["p99"]
+    age_s = run.end_s - run.trace.arrival_s[unfinished]
+    late = int(np.count_nonzero(~(age_s <= usual_s)))
+    return 1.0 - late / (late + int(np.count_nonzero(run.status == Status.COMPLETED)))
+
+
+def _sound(stats: dict[str, float], top: float) -> dict[str, float]:
+    """`stats` with NaN for the percentiles beyond quantile `top`."""
+    hidden = {f"p{p}": math.nan for p in PERCENTILES if p / 100 > top}
+    return stats | hidden
+
+
+def _latency_statistics(times: Latencies, top: float) -> dict[str, dict[str, float]]:
+    columns = (("ttft_s", times.ttft_s), ("tpot_s", times.tpot_s), ("e2e_s", times.e2e_s))
+    return {name: _sound(statistics(values), top) for name, values in columns}
+
+
+def _ratio(part: Any, whole: Any) -> float:
+    return float(part) / float(whole) if whole else math.nan
+
+
+def _request_counts(run: FleetRun, among: Bools) -> dict[str, int]:
+    """How the requests `among` (a mask) ended."""
+    ended = np.bincount(run.status[among], minlength=len(Status))
+    names = {s.name.lower(): int(ended[s]) for s in (Status.COMPLETED, Status.REJECTED, Status.UNFINISHED)}
+    return {"arrived": int(ended.sum())} | names
+
+
+def _reject_reasons(run: FleetRun) -> dict[str, int]:
+    codes = run.reject_code[run.status == Status.REJECTED]
+    return {name: n for i, name in enumerate(run.reject_reasons) if (n := int(np.count_nonzero(codes == i)))}
+
+
+def _prefix_hit_rate(replicas: Sequence[ReplicaTotals]) -> float:
+    return _ratio(sum(r.prefix_hit_tokens for r in replicas), sum(r.prefix_queried_tokens for r in replicas))
+
+
+def _kv_usage(run: FleetRun, columns: Sequence[int]) -> dict[str, float]:
+    """Mean and 99th percentile over the samples of these replicas, each sample and replica counting once."""
+    samples = run.timeline.kv_usage[:, list(columns)].astype(np.float64)
+    if not samples.size:
+        return {"mean": math.nan, "p99": math.nan}
+    return {"mean": float(samples.mean()), "p99": float(np.percentile(samples, 99))}
+
+
+def _cost(replicas: Sequence[ReplicaTotals], duration_s: float, output_tokens: int) -> dict[str, float]:
+    """The bill, busy or not: replicas are rented by the hour."""
+    usd_per_hour = sum(r.usd_per_hour for r in replicas)
+    run_usd = usd_per_hour * duration_s / SECONDS_PER_HOUR
+    return {
+        "cost_usd_per_month": usd_per_hour * HOURS_PER_MONTH,
+        "cost_usd_per_1m_output_tokens": _ratio(run_usd * 1e6, output_tokens),
+    }
+
+
+def _pools(run: FleetRun) -> dict[str, list[int]]:
+    """Pool name to its replicas' positions, in the fleet's order."""
+    pools: dict[str, list[int]] = {}
+    for position, totals in enumerate(run.replicas):
+        pools.setdefault(totals.pool, []).append(position)
+    return pools
+
+
+def _served(run: FleetRun) -> NDArray[np.int64]:
+    """Completed requests by (replica, class), shape (replicas, classes)."""
+    completed = (run.status == Status.COMPLETED) & (run.replica >= 0)
+    classes = len(run.trace.class_names)
+    cell = run.replica[completed] * classes + run.trace.class_code[completed]
+    return np.bincount(cell, minlength=len(run.replicas) * classes).reshape(len(run.replicas), classes)
+
+
+def _quality(run: FleetRun, quality: Quality) -> dict[str, Any]:
+    """Expected quality of the completed answers: of all, with its plausible range, and by class.
+
+    Averages run over the answers whose quality is known; `known_share` says how many those are.
+    """
+    served = _served(run)
+    totals = {name: np.zeros(4) for name in run.trace.class_names}  # answers, then their summed mean, low, high
+    for pool, positions in _pools(run).items():
+        for name, answers in zip(run.trace.class_names, served[positions].sum(axis=0), strict=True):
+            score = quality(pool, name) if answers else None
+            if score is not None:
+                totals[name] += answers * np.array([1.0, *score])
+    overall: NDArray[np.float64] = sum(totals.values(), np.zeros(4))
+    mean, low, high = (_ratio(part, overall[0]) for part in overall[1:])
+    by_class = {name: _ratio(total[1], total[0]) for name, total in totals.items()}
+    known = _ratio(overall[0], served.sum())
+    return {"mean": mean, "low": low, "high": high, "known_share": known, "by_class": by_class}
+
+
+def _by_group(
+    run: FleetRun,
+    times: Latencies,
+    met: Bools,
+    arrived: Bools,
+    top: float,
+    code: NDArray[np.int64],
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """Requests, SLO attainment and latencies of each group that sent anything."""
+    groups = {}
+    for index, name in enumerate(names):
+        members = arrived & (code == index)
+        if not members.any():
+            continue
+        part = Latencies(times.ttft_s[members], times.tpot_s[members], times.e2e_s[members])
+        groups[name] = {
+            "requests": _request_counts(run, members),
+            "slo_attainment": _ratio(met[members].sum(), members.sum()),
+            **_latency_statistics(part, top),
+        }
+    return groups
+
+
+def _by_pool(run: FleetRun) -> dict[str, Any]:
+    """Size, work and cost of each pool; `requests_share` is of all completed requests."""
+    served = _served(run).sum(axis=1)
+    pools = {}
+    for name, positions in _pools(run).items():
+        members = [run.replicas[i] for i in positions]
+        tokens = sum(r.output_tokens for r in members)
+        pools[name] = {
+            "gpu": members[0].gpu,
+            "replicas": len(members),
+            "gpus": sum(r.gpus for r in members),
+            "estimated": any(r.estimated for r in members),
+            "requests_share": _ratio(served[positions].sum(), served.sum()),
+            "output_tokens": tokens,
+            "preemptions": sum(r.preemptions for r in members),
+            "prefix_hit_rate": _prefix_hit_rate(members),
+            "kv_usage": _kv_usage(run, positions),
+            "gpu_busy": _ratio(sum(r.busy_s for r in members), len(members) * run.end_s),
+            **_cost(members, run.end_s, tokens),
+        }
+    return pools
+
+
+def _notes(run: FleetRun, label: Stability, top: float) -> list[str]:
+    """What a reader of the numbers must know, one sentence each."""
+    notes = []
+    if run.interrupted:
+        notes.append(f"interrupted at {run.end_s:.6g} s of simulated time: partial results")
+    if label is Stability.OVERLOADED:
+        notes.append("more arrives than the fleet can serve: p90, p95 and p99 would only measure the trace's length")
+    elif top < max(PERCENTILES) / 100:
+        notes.append(f"{1 - top:.2%} of the requests were cut off: percentiles above {top:.2%} are unknown")
+    if label is Stability.BACKLOGGED:
+        notes.append("for a time more arrived than the fleet could serve; the queue did not keep growing")
+    if run.end_s < SECONDS_PER_WEEK:
+        notes.append(f"cost is extrapolated to a month from {run.end_s / SECONDS_PER_HOUR:.3g} h, less than a week")
+    if any(r.estimated for r in run.replicas):
+        notes.append("step times are estimated by a roofline, not calibrated")
+    return notes
