@@ -148,9 +148,9 @@ class Scheduler:
         self._close(out)
         return out
 
-    def update(self, output: SchedulerOutput) -> list[EngineRequest]:
-        """The step's tokens have arrived: requests that are complete leave and free their blocks."""
-        for request in output.finishing:
+    def update(self, finishing: list[EngineRequest]) -> None:
+        """A step's tokens have arrived: the requests that got their last one leave and free their blocks."""
+        for request in finishing:
             if request.running:
                 del self.running[request]
                 request.running = False
@@ -158,8 +158,8 @@ class Scheduler:
                 self.pool.release(request)
             else:  # preempted while its last token was in flight
                 self._remove_waiting(request)
-        self.blocked = self.blocked and not output.finishing
-        return output.finishing
+        if finishing:
+            self.blocked = False
 
     def _prefill_threshold(self) -> int:
         threshold = self.config.long_prefill_token_threshold
@@ -303,6 +303,16 @@ class Scheduler:
         if self.num_waiting and group.writers:
             limit = 1  # what they write may be what the head of WAITING can hit
         return group.steps_within(self.pool.free, limit)
+
+    def can_drain_after(self, steps: int) -> bool:
+        """Whether, after `steps` steps that end in somebody's last, one more step of the others is certain.
+
+        (Under async scheduling the finished hold their blocks for that step, so WAITING stays blocked.)
+        """
+        group = self.group
+        if steps < group.steps_to_next_stop or (self.num_waiting and group.writers):
+            return False
+        return group.blocks_for(steps + 1) <= self.pool.free
 
     def run_decode(self, steps: int) -> list[EngineRequest]:
         """Take `steps` steps as bounded by `decode_run`; returns the requests whose last token is in the last step."""

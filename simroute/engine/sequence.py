@@ -19,6 +19,7 @@ class EngineRequest(Request):
     `num_computed_tokens`: tokens whose KV entries are scheduled or done. `target_tokens`: what the next schedule
     brings it up to (prompt, or prompt plus outputs plus the placeholder of async scheduling).
     `decoding`: it has sampled since it was last admitted, so each step computes one token.
+    `last_token_s`: when its last token came, kept from a preemption until it samples again (-1 otherwise).
     `stop_tokens`: prompt plus answer, clipped by max_model_len. `num_blocks` are held, the first
     `num_cached_blocks` of them full and hittable; `content_blocks` is how many leading blocks have a content id
     (`blocks_per_id` of them an id): the rest is unique to the request.
@@ -79,7 +80,7 @@ class EngineRequest(Request):
         self.admission = 0
         self.preemptions = 0
         self.cached_tokens = -1
-        self.last_token_s = 0.0
+        self.last_token_s = -1.0
 
     @property
     def order(self) -> tuple[int, float, int]:
@@ -90,27 +91,3 @@ class EngineRequest(Request):
     def drained(self) -> bool:
         """True when its last token is scheduled: nothing is left to compute, the output is still on its way."""
         return self.decoding and self.num_computed_tokens >= self.stop_tokens - 1
-
-
-def describe_content(
-    request: EngineRequest, prefix_ids: Sequence[int], prefix_block_tokens: int, block_size: int
-) -> None:
-    """Give `request` its chained content ids, restated for blocks of `block_size` tokens.
-
-    An id covers `prefix_block_tokens` tokens; the last may be cut short by the end of the prompt, or by the end of
-    the answer. A block that reaches past what the ids cover is unique. Of the two sizes, one divides the other.
-    """
-    if not prefix_ids:
-        return
-    per_id = prefix_block_tokens // block_size
-    if per_id == 0:
-        step = block_size // prefix_block_tokens
-        prefix_ids = prefix_ids[step - 1 :: step]
-        prefix_block_tokens = block_size
-        per_id = 1
-    prompt, covered = request.input_tokens, len(prefix_ids) * prefix_block_tokens
-    ends_in_prompt = covered - prefix_block_tokens < prompt <= covered
-    covered = prompt if ends_in_prompt else min(covered, prompt + request.max_tokens)
-    request.prefix_ids = prefix_ids
-    request.blocks_per_id = per_id
-    request.content_blocks = covered // block_size

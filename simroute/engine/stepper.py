@@ -85,9 +85,9 @@ class _Stepper:
             if len(self.in_flight) < (2 if self.config.async_scheduling else 1):
                 return record | {"finished": [], "output_tokens": {}, "kv_used_after": scheduler.used_blocks}
         output, samples = self.in_flight.popleft()
-        finished = scheduler.update(output)
-        self.flush = bool(finished)
-        record["finished"] = self._ids(finished)
+        scheduler.update(output.finishing)
+        self.flush = bool(output.finishing)
+        record["finished"] = self._ids(output.finishing)
         record["output_tokens"] = dict.fromkeys(samples, 1)
         record["kv_used_after"] = scheduler.used_blocks
         queries, hits = scheduler.prefix_queries, scheduler.prefix_hits

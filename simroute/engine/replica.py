@@ -1,0 +1,253 @@
+"""One vLLM replica on SimPy's clock. Owns `Replica`, the seam `Observer` and the event `Wake`.
+
+May import the engine's other parts, hardware.steptime and simpy.
+
+Time runs from one *schedule point* to the next. Without async scheduling step i is scheduled when the output of step
+i-1 has been processed; with it, when the output of step i-2 has (step i-1 is executing meanwhile). Arrivals join at
+the next schedule point.
+
+In exact mode every schedule point is an event. In fast mode a stretch of steps that only decode is one `Stretch` with
+a closed form, ended by the first request that stops or the last free KV block, or cut at the step boundary after an
+arrival. Both modes ask the same scheduler and give the same times.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+import simpy
+from simpy.events import EventPriority
+
+from simroute.engine.blocks import BlockPool
+from simroute.engine.config import EngineConfig
+from simroute.engine.runs import RunPool
+from simroute.engine.scheduler import Scheduler, SchedulerOutput
+from simroute.engine.sequence import EngineRequest
+from simroute.engine.stretch import Stretch
+from simroute.errors import SimulationError
+from simroute.hardware.steptime import StepTimeModel
+
+AFTER_ARRIVALS = EventPriority(2)
+"""SimPy priority of schedule points: whatever else happens at the same instant happens before them."""
+
+
+class Observer(Protocol):
+    """Told what clients of the replica see."""
+
+    def first_token(self, request: EngineRequest, at_s: float) -> None:
+        """The first token of `request` arrives at `at_s` (now or later)."""
+
+    def finished(self, request: EngineRequest, at_s: float) -> None:
+        """The last token of `request` arrives now, at `at_s`."""
+
+    def gaps(self, first_s: float, last_s: float, steps: int, seqs: int) -> None:
+        """Each of `seqs` requests sees `steps` gaps between tokens, in even progression from `first_s` to `last_s`."""
+
+
+class Wake(simpy.Event):
+    """A replica's next schedule point; superseded ones are ignored when they come up."""
+
+    def __init__(self, replica: Replica, at_s: float) -> None:
+        self.env = env = replica.env
+        self.callbacks = [replica.on_wake]
+        self._ok = True
+        self._value = None
+        env.schedule(self, AFTER_ARRIVALS, max(at_s - env.now, 0.0))
+
+
+class Replica:
+    """An engine with its clock.
+
+    Sums over its life: `busy_s` in which a step was executing, `steps`, `prefill_tokens`, `output_tokens`.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        config: EngineConfig,
+        step_time: StepTimeModel,
+        observer: Observer,
+        *,
+        exact: bool = False,
+    ) -> None:
+        self.env = env
+        self.exact = exact
+        self.scheduler = Scheduler(
+            config, (BlockPool if exact else RunPool)(config.num_gpu_blocks, config.enable_prefix_caching)
+        )
+        self.busy_s = 0.0
+        self.steps = 0
+        self.prefill_tokens = 0
+        self.output_tokens = 0
+        self._step_time = step_time
+        self._observer = observer
+        self._async = config.async_scheduling
+        self._end_s = 0.0  # when the last scheduled step ends
+        self._completions: deque[tuple[float, list[EngineRequest]]] = deque()  # last tokens in flight
+        self._stretch: Stretch | None = None
+        self._stretch_steps = 0
+        self._wake: Wake | None = None  # None while idle
+        self._wake_s = 0.0
+
+    # -- what the fleet sees ------------------------------------------------------------------------------------------
+
+    @property
+    def num_requests_running(self) -> int:
+        """Requests in RUNNING now."""
+        return len(self.scheduler.running)
+
+    @property
+    def num_requests_waiting(self) -> int:
+        """Requests in WAITING now."""
+        return self.scheduler.num_waiting
+
+    @property
+    def kv_cache_usage(self) -> float:
+        """Share of usable KV blocks that requests hold now, 0..1."""
+        scheduler, stretch = self.scheduler, self._stretch
+        used = scheduler.used_blocks
+        if stretch is not None:
+            scheduled = stretch.scheduled_by(self.env.now)
+            if scheduled > stretch.steps:
+                self._take_stretch()
+                used = scheduler.used_blocks
+            elif scheduled:
+                used += scheduler.group.blocks_for(min(scheduled, self._stretch_steps))
+        return used / scheduler.pool.usable
+
+    def submit(self, request: EngineRequest) -> None:
+        """A request arrives now."""
+        scheduler = self.scheduler
+        scheduler.add(request)
+        if self._wake is None:
+            self._wake_at(self.env.now)
+        elif self._stretch is not None and not scheduler.blocked:
+            self._cut(self._stretch)
+
+    # -- the clock ----------------------------------------------------------------------------------------------------
+
+    def _wake_at(self, at_s: float) -> None:
+        self._wake_s = at_s
+        self._wake = Wake(self, at_s)
+
+    def on_wake(self, event: simpy.Event) -> None:
+        """A schedule point is reached."""
+        if event is not self._wake:
+            return
+        if self._stretch is not None:
+            self._take_stretch()
+        self._turn(self._wake_s)
+
+    def _turn(self, now: float) -> None:
+        """Process outputs that are due, schedule, and set the next schedule point."""
+        scheduler = self.scheduler
+        self._complete(now)
+        while scheduler.has_requests:
+            if self._begin_stretch(now):
+                return
+            next_s = self._step(now)
+            if next_s > now:
+                if not self._begin_stretch(next_s):
+                    self._wake_at(next_s)
+                return
+        self._wake = None
+
+    def _complete(self, now: float) -> None:
+        completions = self._completions
+        while completions and completions[0][0] <= now:
+            end_s, finishing = completions.popleft()
+            self.scheduler.update(finishing)
+            for request in finishing:
+                self._observer.finished(request, end_s)
+
+    def _step(self, now: float) -> float:
+        """Schedule one step now; returns the next schedule point (now, to fill the queue of async scheduling)."""
+        out = self.scheduler.schedule()
+        before_s = self._end_s
+        if not out.total_tokens:
+            if before_s <= now:
+                raise SimulationError(self._stuck())
+            return before_s
+        self._execute(out, now)
+        return max(now, before_s) if self._async else self._end_s
+
+    def _execute(self, out: SchedulerOutput, now: float) -> None:
+        """Account for one scheduled step, which starts when the step before it ends."""
+        observer, before_s = self._observer, self._end_s
+        duration_s = self._step_time.duration_s(out.batch)
+        end_s = self._end_s = max(now, before_s) + duration_s
+        self.busy_s += duration_s
+        self.steps += 1
+        self.prefill_tokens += out.batch.prefill_tokens
+        self.output_tokens += out.batch.sampled_seqs
+        if out.decoding:
+            observer.gaps(end_s - before_s, end_s - before_s, 1, out.decoding)
+        for request in out.preempted:
+            if request.sampled and request.last_token_s < 0:
+                request.last_token_s = before_s
+        for request in out.resumed:
+            observer.gaps(end_s - request.last_token_s, end_s - request.last_token_s, 1, 1)
+            request.last_token_s = -1.0
+        for request in out.first:
+            observer.first_token(request, end_s)
+        if out.finishing:
+            self._completions.append((end_s, out.finishing))
+
+    def _stuck(self) -> str:
+        scheduler = self.scheduler
+        request = scheduler.waiting[0]
+        return (
+            f"request {request.index} ({request.input_tokens} prompt tokens) can never be admitted: "
+            f"{scheduler.pool.free} KV blocks of {scheduler.config.block_size} tokens are free and nothing is running; "
+            "give the cache more blocks, lower max_model_len or lower the watermark"
+        )
+
+    # -- stretches ----------------------------------------------------------------------------------------------------
+
+    def _begin_stretch(self, start_s: float) -> bool:
+        """Look ahead from the schedule point `start_s`: if the steps from there only decode, plan them as one."""
+        scheduler = self.scheduler
+        if self.exact:
+            return False
+        steps = scheduler.decode_run()
+        if not steps:
+            return False
+        group = scheduler.group
+        seqs = len(group)
+        intercept_s, slope_s = self._step_time.decode_line(seqs)
+        first_s = intercept_s + slope_s * (group.context_tokens + seqs)
+        base_s = max(start_s, self._end_s)
+        drain = self._async and scheduler.can_drain_after(steps)
+        stretch = Stretch(start_s, base_s, steps, first_s, slope_s * seqs, seqs, 1 if self._async else 0, drain)
+        self._stretch = stretch
+        self._stretch_steps = stretch.points
+        self._wake_at(stretch.point_s(stretch.points))
+        return True
+
+    def _cut(self, stretch: Stretch) -> None:
+        """An arrival ends the stretch at the next schedule point."""
+        point = stretch.next_point(self.env.now)
+        if point < self._stretch_steps:
+            self._stretch_steps = point
+            self._wake_at(stretch.point_s(point))
+
+    def _take_stretch(self) -> None:
+        """Carry out the stretch up to where it was cut."""
+        stretch = self._stretch
+        assert stretch is not None
+        self._stretch = None
+        steps = min(self._stretch_steps, stretch.steps)
+        if not steps:
+            return
+        leaving = self.scheduler.run_decode(steps)
+        elapsed_s = stretch.elapsed_s(steps)
+        self._end_s = stretch.base_s + elapsed_s
+        self.busy_s += elapsed_s
+        self.steps += steps
+        self.output_tokens += steps * stretch.seqs
+        self._observer.gaps(stretch.first_s, stretch.first_s + (steps - 1) * stretch.growth_s, steps, stretch.seqs)
+        if leaving:
+            self._completions.append((self._end_s, leaving))
+            if self._stretch_steps > steps and len(self.scheduler.group):
+                self._execute(self.scheduler.schedule_group_only(), self._end_s)

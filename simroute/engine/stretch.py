@@ -1,0 +1,67 @@
+"""k steps that only decode, in closed form. Owns `Stretch`; imports nothing of simroute."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Stretch:
+    """`steps` steps of `seqs` requests each, the first taking `first_s`, each next one `growth_s` more.
+
+    The step before them ends at `base_s`. Step j of the stretch is scheduled at point j: point 0 is `start_s`, point j
+    is where step j-1 ends (`lag` 0) or, under async scheduling, where step j-2 ends (`lag` 1). With `drain`, the
+    stretch goes on for one step without the requests that stop in its last step, up to the arrival of their tokens.
+    """
+
+    start_s: float
+    base_s: float
+    steps: int
+    first_s: float
+    growth_s: float
+    seqs: int
+    lag: int
+    drain: bool
+
+    @property
+    def points(self) -> int:
+        """The schedule point at which the stretch is over."""
+        return self.steps + self.drain
+
+    def elapsed_s(self, steps: int) -> float:
+        """Seconds that the first `steps` steps take."""
+        return steps * self.first_s + self.growth_s * (steps * (steps - 1) / 2)
+
+    def point_s(self, point: int) -> float:
+        """When schedule point `point` is reached."""
+        if point == 0:
+            return self.start_s
+        return self.base_s + self.elapsed_s(point - self.lag)
+
+    def next_point(self, now_s: float) -> int:
+        """The first schedule point at or after `now_s`."""
+        if now_s <= self.start_s:
+            return 0
+        elapsed_s = now_s - self.base_s
+        if elapsed_s <= 0:
+            return 1
+        steps = self._steps_in(elapsed_s)
+        while self.elapsed_s(steps) < elapsed_s:
+            steps += 1
+        while steps and self.elapsed_s(steps - 1) >= elapsed_s:
+            steps -= 1
+        return steps + self.lag
+
+    def scheduled_by(self, now_s: float) -> int:
+        """How many of the steps have been scheduled at `now_s`."""
+        if now_s < self.start_s:
+            return 0
+        point = self.next_point(now_s)
+        return point + 1 if self.point_s(point) <= now_s else point
+
+    def _steps_in(self, elapsed_s: float) -> int:
+        """About how many steps take `elapsed_s`: the root of growth/2 k^2 + (first - growth/2) k = elapsed."""
+        linear = self.first_s - self.growth_s / 2
+        root = math.sqrt(linear * linear + 2 * self.growth_s * elapsed_s)
+        return int(2 * elapsed_s / (linear + root))

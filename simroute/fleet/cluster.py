@@ -1,0 +1,197 @@
+"""A router in front of pools of replicas, replaying a trace on SimPy's clock. Owns `simulate`.
+
+May import fleet's other files, engine, policy, results, workload, errors and simpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+
+import simpy
+
+from simroute.engine.replica import Replica
+from simroute.engine.sequence import EngineRequest
+from simroute.errors import UsageError
+from simroute.fleet.arrivals import Arrivals, check_block_size
+from simroute.fleet.pool import Pool
+from simroute.fleet.recorder import Recorder
+from simroute.fleet.scrape import ScrapedReplica
+from simroute.fleet.timeline import TimelineSampler
+from simroute.policy.snapshot import RoutingPolicy
+from simroute.results.run import FleetRun, ReplicaTotals
+from simroute.workload.trace import Trace
+
+POLL_EVERY = 1024
+"""Arrivals between two looks at `stop` and two reports of progress."""
+TOO_LONG = "prompt does not fit max_model_len"
+
+Events = Generator[simpy.Event, None, None]
+
+
+def simulate(
+    trace: Trace,
+    pools: Sequence[Pool],
+    policy: RoutingPolicy,
+    *,
+    policy_name: str,
+    seed: int,
+    scrape_interval_s: float = 0.0,
+    exact: bool = False,
+    horizon_s: float | None = None,
+    samples: int = 1000,
+    progress: Callable[[float], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> FleetRun:
+    """Replay `trace` through `pools` under `policy` until the last request ends (or `horizon_s`).
+
+    `scrape_interval_s` is how often the router reads the replicas' metrics (0: it always knows them). `exact` runs
+    the engines step by step: the same times, slower. About `samples` points of the timeline are kept. `progress` is
+    called with the fraction of arrivals seen; when `stop` returns true the run ends early, marked interrupted.
+    Raises UsageError for an empty fleet or block sizes that do not fit the trace, SimulationError when a request can
+    never be admitted.
+    """
+    if not pools:
+        raise UsageError("the fleet has no pools: give at least one")
+    for pool in pools:
+        if pool.engine.enable_prefix_caching:
+            check_block_size(trace, pool.engine.block_size)
+    cluster = _Cluster(trace, pools, policy, scrape_interval_s, exact, samples, progress, stop)
+    end_s = cluster.run(horizon_s)
+    return cluster.result(policy_name, seed, end_s, horizon_s)
+
+
+class _Cluster:
+    """One simulation: the clock, the replicas, what the router sees and what is recorded."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        pools: Sequence[Pool],
+        policy: RoutingPolicy,
+        scrape_interval_s: float,
+        exact: bool,
+        samples: int,
+        progress: Callable[[float], None] | None,
+        stop: Callable[[], bool] | None,
+    ) -> None:
+        self.trace = trace
+        self.env = env = simpy.Environment()
+        self.policy = policy
+        self.recorder = Recorder(len(trace))
+        self.pools = [pool for pool in pools for _ in range(pool.replicas)]  # by replica
+        self.replicas = [Replica(env, pool.engine, pool.step_time, self, exact=exact) for pool in self.pools]
+        self.snapshots = [
+            ScrapedReplica(number, pool.variant, replica, live=scrape_interval_s <= 0)
+            for number, (pool, replica) in enumerate(zip(self.pools, self.replicas, strict=True))
+        ]
+        self.first_token = self.recorder.first_token
+        self.gaps = self.recorder.gaps
+        self.progress = progress
+        self.stop = stop
+        self.outstanding = 0
+        self.arriving = True
+        self.interrupted = False
+        self.over = env.event()
+        self.arrivals = Arrivals(trace, only_shared=not exact)
+        self.sampler = TimelineSampler(env, self.replicas, trace.arrival_s, samples)
+        env.process(self._arrive())
+        if scrape_interval_s > 0:
+            env.process(self._scrape(scrape_interval_s))
+
+    def run(self, horizon_s: float | None) -> float:
+        """Run to the end; returns the clock there."""
+        env = self.env
+        if horizon_s is not None:
+            deadline = env.timeout(max(horizon_s, 0.0))
+            env.run(until=self.over | deadline)
+        else:
+            env.run(until=self.over)
+        return float(env.now)
+
+    def finished(self, request: EngineRequest, at_s: float) -> None:
+        """See Observer: the router learns it at once, the response having passed through it."""
+        self.recorder.finished(request, at_s)
+        self.snapshots[self.recorder.replica[request.index]].in_flight -= 1
+        self.outstanding -= 1
+        if not self.outstanding and not self.arriving:
+            self.over.succeed()
+
+    def _arrive(self) -> Events:
+        env = self.env
+        for arrival_s, request in self.arrivals:
+            if arrival_s > env.now:
+                yield env.timeout(arrival_s - env.now)
+            if request.index % POLL_EVERY == 0 and self._poll(request.index):
+                return
+            self._route(request)
+        self.arriving = False
+        if not self.outstanding:
+            self.over.succeed()
+
+    def _poll(self, index: int) -> bool:
+        if self.progress is not None:
+            self.progress(index / len(self.trace))
+        if self.stop is not None and self.stop():
+            self.interrupted = True
+            self.over.succeed()
+        return self.interrupted
+
+    def _route(self, request: EngineRequest) -> None:
+        number, reason = self.policy.choose(request, self.snapshots)
+        if number < 0:
+            self.recorder.rejected(request, reason)
+            return
+        self.recorder.replica[request.index] = number
+        engine = self.pools[number].engine
+        if request.input_tokens >= engine.max_model_len:  # vLLM answers HTTP 400
+            self.recorder.rejected(request, TOO_LONG)
+            return
+        if engine.enable_prefix_caching:
+            self.arrivals.describe(request, engine.block_size)
+        self.outstanding += 1
+        self.snapshots[number].in_flight += 1
+        self.replicas[number].submit(request)
+
+    def _scrape(self, interval_s: float) -> Events:
+        while True:
+            for snapshot in self.snapshots:
+                snapshot.refresh()
+            yield self.env.timeout(interval_s)
+
+    def result(self, policy_name: str, seed: int, end_s: float, horizon_s: float | None) -> FleetRun:
+        """Everything recorded, as arrays."""
+        recorder = self.recorder
+        recorder.flush()
+        return FleetRun(
+            trace=self.trace,
+            policy=policy_name,
+            seed=seed,
+            **recorder.columns(end_s),
+            reject_reasons=tuple(recorder.reject_reasons),
+            itl=recorder.itl,
+            timeline=self.sampler.timeline(),
+            replicas=[self._totals(number) for number in range(len(self.replicas))],
+            end_s=end_s,
+            horizon_s=horizon_s,
+            interrupted=self.interrupted,
+        )
+
+    def _totals(self, number: int) -> ReplicaTotals:
+        pool, replica = self.pools[number], self.replicas[number]
+        scheduler = replica.scheduler
+        return ReplicaTotals(
+            replica=number,
+            pool=pool.name,
+            gpu=pool.variant.gpu,
+            gpus=pool.gpus_per_replica,
+            usd_per_hour=pool.variant.usd_per_hour,
+            estimated=pool.step_time.estimated,
+            num_gpu_blocks=pool.engine.num_gpu_blocks,
+            busy_s=replica.busy_s,
+            steps=replica.steps,
+            prefill_tokens=replica.prefill_tokens,
+            output_tokens=replica.output_tokens,
+            preemptions=scheduler.preemptions,
+            prefix_queried_tokens=scheduler.prefix_queries,
+            prefix_hit_tokens=scheduler.prefix_hits,
+        )

@@ -1,0 +1,78 @@
+"""What the fleet writes down while it runs, in flat arrays. Owns `Recorder`; may import engine and results."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import numpy as np
+
+from simroute.engine.sequence import EngineRequest
+from simroute.results.itl import ItlHistogram
+from simroute.results.run import Status
+
+BUFFERED_GAPS = 1 << 15
+
+
+class Recorder:
+    """One row a request (see FleetRun) and the pooled inter-token gaps; the `Observer` of every replica."""
+
+    def __init__(self, requests: int) -> None:
+        nan = array("d", [float("nan")])
+        self.first_token_s = nan * requests
+        self.finish_s = nan * requests
+        self.status = array("b", [Status.UNFINISHED]) * requests
+        self.replica = array("i", [-1]) * requests
+        self.preemptions = array("i", [0]) * requests
+        self.cached_tokens = array("q", [0]) * requests
+        self.reject_code = array("b", [-1]) * requests
+        self.reject_reasons: list[str] = []
+        self.itl = ItlHistogram()
+        self._gaps = array("d")  # first_s, last_s, steps, seqs of one run of gaps after another
+
+    def first_token(self, request: EngineRequest, at_s: float) -> None:
+        """See Observer."""
+        self.first_token_s[request.index] = at_s
+
+    def finished(self, request: EngineRequest, at_s: float) -> None:
+        """See Observer."""
+        index = request.index
+        self.finish_s[index] = at_s
+        self.status[index] = Status.COMPLETED
+        self.cached_tokens[index] = request.cached_tokens
+        if request.preemptions:
+            self.preemptions[index] = request.preemptions
+
+    def rejected(self, request: EngineRequest, reason: str) -> None:
+        """`request` was turned away."""
+        if reason not in self.reject_reasons:
+            self.reject_reasons.append(reason)
+        self.status[request.index] = Status.REJECTED
+        self.reject_code[request.index] = self.reject_reasons.index(reason)
+
+    def gaps(self, first_s: float, last_s: float, steps: int, seqs: int) -> None:
+        """See Observer."""
+        self._gaps.extend((first_s, last_s, steps, seqs))
+        if len(self._gaps) >= 4 * BUFFERED_GAPS:
+            self.flush()
+
+    def columns(self, end_s: float) -> dict[str, Any]:
+        """FleetRun's columns; what would have happened after `end_s` has not happened."""
+        first_token_s = np.frombuffer(self.first_token_s, dtype=np.float64)
+        first_token_s[first_token_s > end_s] = np.nan
+        return {
+            "first_token_s": first_token_s,
+            "finish_s": np.frombuffer(self.finish_s, dtype=np.float64),
+            "status": np.frombuffer(self.status, dtype=np.int8),
+            "replica": np.frombuffer(self.replica, dtype=np.int32),
+            "preemptions": np.frombuffer(self.preemptions, dtype=np.int32),
+            "cached_tokens": np.frombuffer(self.cached_tokens, dtype=np.int64),
+            "reject_code": np.frombuffer(self.reject_code, dtype=np.int8),
+        }
+
+    def flush(self) -> None:
+        """Put the buffered gaps into the histogram."""
+        rows = np.frombuffer(self._gaps, dtype=np.float64).reshape(-1, 4)
+        if len(rows):
+            self.itl.add(rows[:, 0], rows[:, 1], rows[:, 2].astype(np.int64), rows[:, 3].astype(np.int64))
+        self._gaps = array("d")
