@@ -12,7 +12,8 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ def write_trace(trace: Trace, path: str | Path) -> None:
         elif name.endswith((".csv", ".csv.gz")):
             _write_text(path, _csv_lines(trace))
         elif name.endswith((".jsonl", ".jsonl.gz")):
-            _write_text(path, (json.dumps(record) + "\n" for record in _records(trace)))
+            _write_text(path, _json_lines(trace))
         else:
             raise UsageError(f"{path}: a trace is written as .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet")
     except OSError as error:
@@ -187,7 +188,10 @@ def _arrow_values(batch: pa.RecordBatch, name: str) -> Any:
     if name not in batch.schema.names or name == "prefix_ids":
         return [None] * len(batch)
     column = batch.column(name)
-    if column.null_count or name in _NAMES:
+    if name in _NAMES:
+        # Several times as fast as to_pylist, which goes through a pyarrow object for each value.
+        return column.to_numpy(zero_copy_only=False).tolist()
+    if column.null_count:
         return column.to_pylist()
     return column.to_numpy(zero_copy_only=False)
 
@@ -235,38 +239,44 @@ def _write_text(path: Path, lines: Iterator[str]) -> None:
 
 def _csv_lines(trace: Trace) -> Iterator[str]:
     line = io.StringIO()
-    writer = csv.DictWriter(line, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for record in _records(trace):
-        writer.writerow({**record, "prefix_ids": _words(record["prefix_ids"])})
+    writer = csv.writer(line, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in _rows(trace, _id_words(trace)):
+        writer.writerow(row)
         yield line.getvalue()
         line.seek(0)
         line.truncate()
+    # Without rows there is still the header.
+    yield line.getvalue()
 
 
-def _records(trace: Trace) -> Iterator[dict[str, Any]]:
-    """Rows as plain Python values, keys in the order of COLUMNS."""
-    names = {name: [coded.names[code] for code in coded.code] for name, coded in trace.coded_columns().items()}
-    columns = {
-        name: names[name] if name in names else getattr(trace, name).tolist()
-        for name in COLUMNS
-        if name not in ("prefix_ids", "prefix_block_tokens")
-    }
+def _json_lines(trace: Trace) -> Iterator[str]:
     bounds = trace.prefix_offsets.tolist()
-    for row, values in enumerate(zip(*columns.values(), strict=True)):
-        yield {
-            **dict(zip(columns, values, strict=True)),
-            "prefix_ids": trace.prefix_ids[bounds[row] : bounds[row + 1]].tolist(),
-            "prefix_block_tokens": trace.prefix_block_tokens,
-        }
+    ids = (trace.prefix_ids[first:last].tolist() for first, last in pairwise(bounds))
+    return (json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n" for row in _rows(trace, ids))
 
 
-def _words(ids: list[int]) -> str:
-    """Ids as text; two or more consecutive ones as `first..last`."""
-    column = np.asarray(ids, dtype=np.int64)
-    if not ids:
-        return ""
-    starts = np.flatnonzero(np.diff(column, prepend=column[0] - 2) != 1)
-    ends = np.append(starts[1:], len(column)) - 1
-    runs = zip(column[starts].tolist(), column[ends].tolist(), strict=True)
-    return " ".join(f"{first}..{last}" if last > first else str(first) for first, last in runs)
+def _rows(trace: Trace, prefix_ids: Iterable[object]) -> Iterator[tuple[object, ...]]:
+    """Rows as plain Python values in the order of COLUMNS, with `prefix_ids` as given."""
+    coded = trace.coded_columns()
+    columns: dict[str, Iterable[object]] = {
+        "prefix_ids": prefix_ids,
+        "prefix_block_tokens": repeat(trace.prefix_block_tokens, len(trace)),
+        **{name: map(column.names.__getitem__, column.code.tolist()) for name, column in coded.items()},
+    }
+    return zip(*(columns[name] if name in columns else getattr(trace, name).tolist() for name in COLUMNS), strict=True)
+
+
+def _id_words(trace: Trace) -> Iterator[str]:
+    """The ids of each request as text; two or more consecutive ones as `first..last`."""
+    ids = trace.prefix_ids
+    opens = np.diff(ids, prepend=0) != 1
+    opens[trace.prefix_offsets[:-1][trace.prefixes.lengths > 0]] = True
+    starts = np.flatnonzero(opens)
+    lasts = ids[np.append(starts, len(ids))[1:] - 1].tolist()
+    words = [
+        f"{first}..{last}" if last > first else str(first)
+        for first, last in zip(ids[starts].tolist(), lasts, strict=True)
+    ]
+    bounds = np.searchsorted(starts, trace.prefix_offsets).tolist()
+    return (" ".join(words[first:last]) for first, last in pairwise(bounds))
