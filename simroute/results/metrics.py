@@ -51,7 +51,7 @@ def summarise(run: FleetRun, slo: Mapping[str, Slo], quality: Quality) -> dict[s
         "stability": str(label),
         "estimated": any(r.estimated for r in run.replicas),
         "interrupted": run.interrupted,
-        "extrapolated_month": run.end_s < SECONDS_PER_WEEK,
+        "extrapolated_month": _traffic_s(run) < SECONDS_PER_WEEK,
         "duration_s": run.end_s,
         "requests": _request_counts(run, arrived),
         "reject_reasons": _reject_reasons(run),
@@ -125,6 +125,11 @@ def _sound(stats: dict[str, float], top: float) -> dict[str, float]:
 def _latency_statistics(times: Latencies, top: float) -> dict[str, dict[str, float]]:
     columns = (("ttft_s", times.ttft_s), ("tpot_s", times.tpot_s), ("e2e_s", times.e2e_s))
     return {name: _sound(statistics(values), top) for name, values in columns}
+
+
+def _traffic_s(run: FleetRun) -> float:
+    """Seconds of traffic that were replayed: from 0 to the last arrival."""
+    return min(float(run.trace.arrival_s[-1]), run.end_s) if len(run.trace) else 0.0
 
 
 def _ratio(part: Any, whole: Any) -> float:
@@ -258,8 +263,7 @@ def _notes(run: FleetRun, label: Stability, top: float) -> list[str]:
         notes.append(f"{1 - top:.2%} of the requests were cut off: percentiles above {top:.2%} are unknown")
     if label is Stability.BACKLOGGED:
         notes.append("for a time more arrived than the fleet could serve; the queue did not keep growing")
-    if run.end_s < SECONDS_PER_WEEK:
-        notes.append(f"cost is extrapolated to a month from {run.end_s / SECONDS_PER_HOUR:.3g} h, less than a week")
-    if any(r.estimated for r in run.replicas):
-        notes.append("step times are estimated by a roofline, not calibrated")
+    if _traffic_s(run) < SECONDS_PER_WEEK:
+        hours = _traffic_s(run) / SECONDS_PER_HOUR
+        notes.append(f"extrapolated to a month from {hours:.3g} h of traffic, less than a week")
     return notes

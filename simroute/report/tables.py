@@ -1,0 +1,113 @@
+"""Results as tables for the terminal, readable without colours and when piped. Imports results and rich."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, TypeAlias
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from simroute.report.text import ESTIMATED, ESTIMATED_MARK, collected_notes, milliseconds, number, percent, state, usd
+from simroute.results.compare import TARGET_ATTAINMENT, Summary, answer, meets, rank
+
+Column: TypeAlias = tuple[str, Callable[[Summary], str]]
+
+PLAIN_WIDTH = 120
+"""Columns of what is not a terminal."""
+_UNBOUNDED = 10_000
+
+
+def print_results(
+    summaries: Sequence[Summary],
+    file: IO[str],
+    *,
+    target: float = TARGET_ATTAINMENT,
+    notes: Sequence[str] = (),
+) -> None:
+    """Print the answer, the tables (best policy first) and the notes to `file`; `notes` are about all policies."""
+    console = Console(file=file, highlight=False)
+    if not console.is_terminal:
+        console = Console(file=file, highlight=False, width=PLAIN_WIDTH, color_system=None)
+    console.print(Text(answer(summaries, target), style="bold"))
+    ranked = rank(summaries, target)
+    for title, columns in _TABLES:
+        for table in _fitting(console, title, columns, ranked, target):
+            console.print(table)
+    for line in (*_legend(ranked, target), *collected_notes(ranked, notes)):
+        console.print(Text(f" {line}", style="dim"), soft_wrap=True)
+
+
+def _fitting(
+    console: Console, title: str, columns: Sequence[Column], summaries: Sequence[Summary], target: float
+) -> Iterator[Table]:
+    """The table, in as many pieces side by side as the console's width asks for."""
+    table = _table(title, columns, summaries, target)
+    wanted = console.measure(table, options=console.options.update(width=_UNBOUNDED)).maximum
+    if len(columns) > 1 and wanted > console.width:
+        half = len(columns) // 2
+        yield from _fitting(console, title, columns[:half], summaries, target)
+        yield from _fitting(console, title, columns[half:], summaries, target)
+    else:
+        yield table
+
+
+def _table(title: str, columns: Sequence[Column], summaries: Sequence[Summary], target: float) -> Table:
+    """One row a policy; a star marks those that meet the targets, so that nothing hangs on colour."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column(f"\n{title}\n", no_wrap=True)
+    for header, _ in columns:
+        table.add_column(f"\n{header}", justify="right", no_wrap=True)
+    for summary in summaries:
+        good = meets(summary, target)
+        name = f"{summary['policy']} *" if good else summary["policy"]
+        table.add_row(name, *(form(summary) for _, form in columns), style="" if good else "dim")
+    return table
+
+
+def _legend(summaries: Sequence[Summary], target: float) -> Iterator[str]:
+    yield ""
+    if any(meets(s, target) for s in summaries):
+        yield f"* meets the targets for {target:.0%} of all requests, rejected and unfinished ones included"
+    if any(s["estimated"] for s in summaries):
+        yield f"{ESTIMATED_MARK} {ESTIMATED}"
+
+
+def _latency(label: str, key: str, form: Callable[[float | None], str]) -> list[Column]:
+    """p50, p90 and p99 of one latency; the first of the three headers carries the name."""
+
+    def column(header: str, point: str) -> Column:
+        return f"{header}\n{point}", lambda summary: form(summary[key][point])
+
+    return [column(label, "p50"), column("", "p90"), column("", "p99")]
+
+
+_LATENCY: list[Column] = [
+    *_latency("TTFT s", "ttft_s", number),
+    *_latency("E2E s", "e2e_s", number),
+    *_latency("TPOT ms", "tpot_s", milliseconds),
+    *_latency("ITL ms", "itl_s", milliseconds),
+]
+_SERVICE: list[Column] = [
+    ("within\ntargets", lambda s: percent(s["slo_attainment"])),
+    ("goodput\nreq/s", lambda s: number(s["goodput_rps"])),
+    ("output\ntokens/s", lambda s: number(s["output_tokens_per_s"])),
+    ("\nstate", state),
+    ("\ncompleted", lambda s: f"{s['requests']['completed']:,}"),
+    ("\nrejected", lambda s: f"{s['requests']['rejected']:,}"),
+    ("\nunfinished", lambda s: f"{s['requests']['unfinished']:,}"),
+    ("\npreempted", lambda s: f"{s['preemptions']:,}"),
+]
+_COST: list[Column] = [
+    ("\nGPUs", lambda s: str(s["gpus"])),
+    ("USD\na month", lambda s: usd(s["cost_usd_per_month"])),
+    ("USD per 1M\noutput tokens", lambda s: usd(s["cost_usd_per_1m_output_tokens"])),
+    ("\nquality", lambda s: number(s["quality"]["mean"])),
+    ("GPU\nbusy", lambda s: percent(s["gpu_busy"])),
+    ("KV use\nmean", lambda s: percent(s["kv_usage"]["mean"])),
+    ("\np99", lambda s: percent(s["kv_usage"]["p99"])),
+    ("prefix\nhits", lambda s: percent(s["prefix_hit_rate"])),
+]
+_TABLES = (("Latency", _LATENCY), ("Service", _SERVICE), ("Fleet and cost", _COST))

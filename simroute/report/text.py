@@ -1,0 +1,73 @@
+"""Numbers and notes in words, alike in the terminal and in HTML. Imports only results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from simroute.results.compare import Summary
+
+UNKNOWN = "-"
+ESTIMATED_MARK = "≈"
+ESTIMATED = "step times are estimated by a roofline model, not calibrated on this hardware"
+
+
+def number(value: float | None, scale: float = 1.0) -> str:
+    """`value * scale` to three significant digits without an exponent: 0.123, 1.23, 12.3, 1,234."""
+    if value is None:
+        return UNKNOWN
+    scaled = value * scale
+    if scaled == 0:
+        return "0"
+    decimals = next((d for limit, d in ((0.9995, 3), (9.995, 2), (99.95, 1)) if abs(scaled) < limit), 0)
+    return f"{scaled:,.{decimals}f}"
+
+
+def milliseconds(value_s: float | None) -> str:
+    """Seconds as a number of milliseconds."""
+    return number(value_s, 1e3)
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage; 99.97% is not rounded up to 100%."""
+    if share is None:
+        return UNKNOWN
+    text = f"{share:.1%}"
+    return "99.9%" if text == "100.0%" and share < 1 else text
+
+
+def usd(value: float | None) -> str:
+    """An amount of money: cents below 100 USD, whole dollars above."""
+    if value is None:
+        return UNKNOWN
+    return f"${value:,.2f}" if value < 100 else f"${value:,.0f}"
+
+
+def span(duration_s: float) -> str:
+    """A duration in its natural unit: 45 s, 12.5 min, 3.2 h, 2 days."""
+    for unit_s, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if duration_s >= 2 * unit_s:
+            return f"{duration_s / unit_s:.3g} {unit}"
+    return f"{duration_s:.3g} s"
+
+
+def state(summary: Summary) -> str:
+    """The stability label, marked when the run rests on estimated step times."""
+    return f"{ESTIMATED_MARK} {summary['stability']}" if summary["estimated"] else str(summary["stability"])
+
+
+def lost(summary: Summary) -> int:
+    """Requests that arrived and were not answered."""
+    requests: dict[str, int] = summary["requests"]
+    return requests["rejected"] + requests["unfinished"]
+
+
+def collected_notes(summaries: Sequence[Summary], general: Sequence[str] = ()) -> list[str]:
+    """The general notes, then every policy's, once each: without names when it holds for all of them."""
+    holders: dict[str, list[str]] = {}
+    for summary in summaries:
+        for note in summary["notes"]:
+            holders.setdefault(note, []).append(summary["policy"])
+    notes = list(general)
+    for note, policies in holders.items():
+        notes.append(note if len(policies) == len(summaries) else f"{', '.join(policies)}: {note}")
+    return notes
