@@ -1,4 +1,4 @@
-"""Prints the error of the KV-memory formula against measured vLLM engines, row by row.
+"""Prints the error of the KV-memory formula against measured vLLM engines, row by row, and with each model held out.
 
 Usage: python benchmarks/kv_memory.py [CSV]. The CSV has one row an engine start, with the columns of the
 llm-d-planner accuracy results for vLLM 0.19 (H100-80GB); that release does not subtract CUDA graphs.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +33,21 @@ class Comparison(NamedTuple):
     def error(self) -> float:
         """Relative error of the formula's block count."""
         return self.capacity.num_gpu_blocks / self.measured_blocks - 1
+
+    @property
+    def parallel(self) -> str:
+        """How the engine is split: tensor, pipeline or not at all."""
+        return "tensor" if self.row["tp"] != "1.0" else "pipeline" if self.row["pp"] != "1.0" else "single"
+
+    @property
+    def activation_residual(self) -> float:
+        """Measured minus predicted activation bytes."""
+        return float(self.row["activation_memory_gib"]) * GIB - self.capacity.activation_bytes
+
+    @property
+    def non_torch_residual(self) -> float:
+        """Measured minus predicted non-torch bytes."""
+        return float(self.row["non_torch_forward_gib"]) * GIB - self.capacity.non_torch_bytes
 
 
 def compare(path: Path) -> Iterator[Comparison]:
@@ -68,6 +83,28 @@ def _comparison(row: dict[str, str]) -> Comparison:
     return Comparison(label, short, int(float(row["kv_cache_blocks"])), capacity, row)
 
 
+def held_out_errors(rows: list[Comparison], model: str) -> Iterator[float]:
+    """Block-count errors of `model` when the fitted constants come from the other models alone.
+
+    The constants are additive, so refitting one shifts every prediction by the others' mean residual: of the
+    workspace (engines without a pipeline, whose table rows show another rank's activations) and of non-torch
+    memory among engines that are parallel in the same way. With no such engine the constant stays.
+    """
+    others = [item for item in rows if item.model != model]
+    workspace = _mean_residual(item.activation_residual for item in others if item.parallel != "pipeline")
+    for item in rows:
+        if item.model == model:
+            non_torch = _mean_residual(other.non_torch_residual for other in others if other.parallel == item.parallel)
+            kv_bytes = item.capacity.kv_bytes - workspace - non_torch
+            yield kv_bytes / item.capacity.kv_bytes * (1 + item.error) - 1
+
+
+def _mean_residual(residuals: Iterable[float]) -> float:
+    """Mean over distinct engines: the table repeats the same engine for several context lengths."""
+    distinct = {round(residual) for residual in residuals}
+    return statistics.mean(distinct) if distinct else 0.0
+
+
 def main() -> None:
     """Print one line a row, then the median and the largest error."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
@@ -83,6 +120,9 @@ def main() -> None:
         print(f"{item.label:<52}{blocks}{item.error:>+9.2%}   {parts}")
     errors = [abs(item.error) for item in rows]
     print(f"\n{len(rows)} rows: median |error| {statistics.median(errors):.2%}, largest {max(errors):.2%}")
+    for model in dict.fromkeys(item.model for item in rows):
+        errors = [abs(error) for error in held_out_errors(rows, model)]
+        print(f"{model} held out: median |error| {statistics.median(errors):.2%}, largest {max(errors):.2%}")
 
 
 def _pair(formula_bytes: float, measured_gib: str) -> str:

@@ -20,39 +20,33 @@ Column = tuple[str, str]
 
 _GPU_COLUMNS: tuple[Column, ...] = (
     ("GPU", "name"),
-    ("memory GiB", "memory_gib"),
-    ("bandwidth GB/s", "bandwidth_gb_s"),
-    ("bf16 TFLOP/s", "bf16_tflops"),
-    ("fp16 TFLOP/s", "fp16_tflops"),
-    ("fp8 TFLOP/s", "fp8_tflops"),
-    ("int8 TOP/s", "int8_tflops"),
-    ("fp4 TFLOP/s", "fp4_tflops"),
-    ("link", "interconnect"),
-    ("link GB/s", "interconnect_gb_s"),
-    ("capability", "compute_capability"),
+    ("GiB", "memory_gib"),
+    ("GB/s", "bandwidth_gb_s"),
+    ("bf16", "bf16_tflops"),
+    ("fp16", "fp16_tflops"),
+    ("fp8", "fp8_tflops"),
+    ("int8", "int8_tflops"),
+    ("fp4", "fp4_tflops"),
+    ("link", "interconnect_gb_s"),
+    ("cap.", "compute_capability"),
 )
 _MODEL_COLUMNS: tuple[Column, ...] = (
     ("model", "name"),
     ("layers", "num_hidden_layers"),
     ("hidden", "hidden_size"),
     ("heads", "num_attention_heads"),
-    ("KV heads", "num_key_value_heads"),
-    ("head dim", "head_dim"),
-    ("feed-forward", "intermediate_size"),
+    ("KV", "num_key_value_heads"),
+    ("MLP", "intermediate_size"),
     ("experts", "num_experts"),
-    ("active", "num_experts_per_tok"),
-    ("vocabulary", "vocab_size"),
-    ("context tokens", "max_position_embeddings"),
-    ("native", "native_scheme"),
+    ("used", "num_experts_per_tok"),
+    ("context", "max_position_embeddings"),
 )
 _SCHEME_COLUMNS: tuple[Column, ...] = (
     ("scheme", "name"),
-    ("weight bits", "weight_bits"),
-    ("scale bits", "scale_bits"),
-    ("layers", "quantized_layers"),
-    ("computes in", "compute_dtype"),
-    ("KV cache", "kv_cache_dtype"),
-    ("capability from", "min_compute_capability"),
+    ("bits", "weight_bits"),
+    ("+scales", "scale_bits"),
+    ("computes", "compute_dtype"),
+    ("cap. from", "min_compute_capability"),
     ("description", "description"),
 )
 _PRICE_COLUMNS: tuple[Column, ...] = (
@@ -66,12 +60,10 @@ _PRICE_COLUMNS: tuple[Column, ...] = (
 _ACCURACY_COLUMNS: tuple[Column, ...] = (
     ("model", "model"),
     ("scheme", "scheme"),
-    ("variant", "variant"),
     ("metric", "metric"),
     ("value", "value"),
     ("unit", "unit"),
-    ("request classes", "request_classes"),
-    ("source", "source"),
+    ("stands for", "request_classes"),
 )
 
 
@@ -85,13 +77,18 @@ def gpus(json_output: JsonOption = False) -> None:
         row["bandwidth_gb_s"] = row.pop("bandwidth_bytes_s") / 1e9
         row["interconnect_gb_s"] = row.pop("interconnect_bytes_s") / 1e9
         rows.append(row)
-    _print("GPUs", _GPU_COLUMNS, rows, json_output)
+    _print("GPUs: dense rates in TFLOP/s, link in GB/s one way", _GPU_COLUMNS, rows, json_output)
 
 
 @app.command()
 def models(json_output: JsonOption = False) -> None:
     """Models, by the values of their config.json."""
-    _print("Models", _MODEL_COLUMNS, [dataclasses.asdict(spec) for spec in catalogue.models()], json_output)
+    _print(
+        "Models, by their config.json",
+        _MODEL_COLUMNS,
+        [dataclasses.asdict(spec) for spec in catalogue.models()],
+        json_output,
+    )
 
 
 @app.command()
@@ -122,12 +119,13 @@ def _print(title: str, columns: Sequence[Column], rows: Sequence[dict[str, Any]]
     if json_output:
         typer.echo(json.dumps([{key: _plain(value) for key, value in row.items()} for row in rows], indent=2))
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title)
-    for heading, _ in columns:
-        table.add_column(heading, overflow="fold")
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for number, (heading, _) in enumerate(columns):
+        table.add_column(heading, overflow="fold", no_wrap=number == 0)
     for row in rows:
         table.add_row(*(_cell(row.get(field)) for _, field in columns))
     Console().print(table)

@@ -120,7 +120,7 @@ def kv_blocks(
         larger = [tp for tp in tensor_parallel_sizes(model) if tp > tensor_parallel]
         enough = next((tp for tp in larger if tightest(tp).num_gpu_blocks >= needed_blocks), None)
         what = f"{model.name} {scheme.name} on {tensor_parallel * pipeline_parallel} x {gpu.name}"
-        raise CapacityError(f"{what}: {fit.refusal(gpu, max_model_len, block_size)} {_remedy(enough)}")
+        raise CapacityError(f"{what}: {fit.refusal(gpu, max_model_len, block_size)}: {_remedy(enough)}")
     return fit.capacity(block_size, fit.num_gpu_blocks, "formula")
 
 
@@ -158,19 +158,21 @@ class _Fit:
 
     def refusal(self, gpu: GpuSpec, max_model_len: int, block_size: int) -> str:
         stage = self.stage
-        needed = -(-max_model_len // block_size) * self.block_bytes
         parts = (
             f"weights {stage.weight_bytes / GIB:.2f}, activations {stage.activation_bytes / GIB:.2f}, "
             f"CUDA graphs {stage.graph_bytes / GIB:.2f}, non-torch {stage.non_torch_bytes / GIB:.2f}"
         )
-        fits = max(0, (self.num_gpu_blocks - 1) * block_size)
+        budget = f"of {self.budget_bytes / GIB:.2f} GiB usable a GPU (of {gpu.memory_gib:g}), {parts} GiB"
+        if self.kv_bytes <= 0:
+            return f"does not fit: {budget} are {-self.kv_bytes / GIB:.2f} GiB too many"
+        needed = -(-max_model_len // block_size) * self.block_bytes
         return (
-            f"does not fit. Of {self.budget_bytes / GIB:.2f} GiB a GPU (of {gpu.memory_gib:g}), {parts} GiB leave "
-            f"{self.kv_bytes / GIB:.2f} GiB for the KV cache ({fits} tokens); "
-            f"max_model_len {max_model_len} needs {needed / GIB:.2f} GiB."
+            f"does not fit: {budget} leave {self.kv_bytes / GIB:.2f} GiB for the KV cache, but one request of "
+            f"max_model_len {max_model_len} needs {needed / GIB:.2f}; max_model_len "
+            f"{max(0, self.num_gpu_blocks - 1) * block_size} would fit"
         )
 
 
 def _remedy(tensor_parallel: int | None) -> str:
     more = f"set tensor_parallel {tensor_parallel}" if tensor_parallel else "take a GPU with more memory"
-    return f"To make it fit: {more}, choose a scheme with smaller weights, or lower max_model_len"
+    return f"{more} or choose a scheme with smaller weights"
