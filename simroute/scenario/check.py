@@ -2,22 +2,29 @@
 
 Each check is one function that yields a `Problem` for everything it finds. They run on whatever parts of a file are
 valid by themselves, so that one mistyped number does not hide an unknown model.
-May import errors, hardware, policy and, of this room, models and source.
+May import errors, rng, workload, hardware, policy and, of this room, models, quality, source and variants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from simroute.errors import unknown
-from simroute.policy.routing import POLICIES, check_options
+from simroute.errors import SimrouteError, unknown
+from simroute.hardware import catalogue
+from simroute.policy.routing import POLICIES, PolicyContext, check_options, make_policy
+from simroute.policy.snapshot import VariantInfo
+from simroute.rng import stream
 from simroute.scenario.models import ClassSpec, PolicySpec, PoolSpec, QualityAssumption, Scenario, TraceSource
-from simroute.scenario.source import Problem
+from simroute.scenario.quality import Named, quality_table
+from simroute.scenario.source import Keys, Problem
+from simroute.scenario.variants import look_up, variant_of
+from simroute.workload.formats import FORMATS
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -60,23 +67,12 @@ def _valid(model: type[M], value: Any) -> M | None:
 
 def problems(parts: Parts) -> list[Problem]:
     """Everything that keeps the scenario from running."""
-    return [p for check in _CHECKS for p in check(parts)]
+    return [problem for find in _CHECKS for problem in find(parts)]
 
 
-def _trace_files(parts: Parts) -> Iterator[Problem]:
-    for i, trace in parts.traces.items():
-        if not Path(trace.path).is_file():
-            what = "is a folder, not a file" if Path(trace.path).is_dir() else "no such file"
-            yield Problem(("traffic", "traces", i, "path"), f"{what}: {trace.path}")
-
-
-def _policy_names(parts: Parts) -> Iterator[Problem]:
-    for i, policy in parts.policies.items():
-        if policy.name not in POLICIES:
-            yield Problem(("policies", i), unknown("policy", policy.name, POLICIES))
-            continue
-        for problem in check_options(policy.name, policy.options):
-            yield Problem(("policies", i, "options", *problem.path), problem.message)
+def warnings(parts: Parts) -> list[Problem]:
+    """What can run but is probably not meant; call it once there are no problems."""
+    return [doubt for find in _DOUBTS for doubt in find(parts)]
 
 
 def _unique_names(parts: Parts) -> Iterator[Problem]:
@@ -90,4 +86,127 @@ def _unique_names(parts: Parts) -> Iterator[Problem]:
             yield Problem((where, i, key), f"'{name}' is already the {key} of {where}[{first}]{hint}")
 
 
-_CHECKS = (_unique_names, _trace_files, _policy_names)
+def _trace_files(parts: Parts) -> Iterator[Problem]:
+    for i, trace in parts.traces.items():
+        keys = ("traffic", "traces", i)
+        if not Path(trace.path).is_file():
+            what = "is a folder, not a file" if Path(trace.path).is_dir() else "no such file"
+            yield Problem((*keys, "path"), f"{what}: {trace.path}")
+        if trace.format is not None and trace.format not in FORMATS:
+            yield Problem((*keys, "format"), unknown("trace format", trace.format, FORMATS))
+        if trace.window_s is not None and trace.window_s[0] >= trace.window_s[1]:
+            yield Problem((*keys, "window_s"), "must be [from, to] with from < to, got " + _listed(trace.window_s))
+
+
+def _policies(parts: Parts) -> Iterator[Problem]:
+    for i, policy in parts.policies.items():
+        if policy.name not in POLICIES:
+            yield Problem(("policies", i), unknown("policy", policy.name, POLICIES))
+            continue
+        for problem in check_options(policy.name, policy.options):
+            yield Problem(("policies", i, "options", *problem.path), problem.message)
+
+
+def _catalogue_names(parts: Parts) -> Iterator[Problem]:
+    lookups: list[tuple[Keys, Callable[[], object]]] = []
+    for i, pool in parts.pools.items():
+        keys: Keys = ("pools", i)
+        lookups += [((*keys, "gpu"), partial(catalogue.gpu, pool.gpu))]
+        lookups += [((*keys, "model"), partial(catalogue.model, pool.model))]
+        lookups += [((*keys, "quantization"), partial(catalogue.scheme, pool.quantization))]
+    for i, row in parts.quality.items():
+        lookups += [(("quality", i, "model"), partial(catalogue.model, row.model))]
+        lookups += [(("quality", i, "quantization"), partial(catalogue.scheme, row.quantization))]
+    for where, lookup in lookups:
+        yield from _refusals(where, lookup)
+
+
+def _pools_fit(parts: Parts) -> Iterator[Problem]:
+    """Price, memory and engine settings of every pool whose names are known."""
+    for i, pool in parts.pools.items():
+        keys: Keys = ("pools", i)
+        if not _hardware_known(pool):
+            continue
+        unpriced = list(_refusals((*keys, "price"), partial(look_up, pool)))
+        yield from unpriced or _refusals(keys, partial(variant_of, pool))
+
+
+def _policies_fit_pools(parts: Parts) -> Iterator[Problem]:
+    """Options that name pools: the policies themselves refuse what does not exist."""
+    variants = [_stand_in(pool) for pool in parts.pools.values()]
+    if not variants:
+        return
+    context = PolicyContext(variants, range(len(variants)), stream(0, "check"))
+    for i, policy in parts.policies.items():
+        if policy.name in POLICIES and not check_options(policy.name, policy.options):
+            build = partial(make_policy, policy.name, policy.options, context)
+            yield from _refusals(("policies", i, "options"), build)
+
+
+def _quality_stated_once(parts: Parts) -> Iterator[Problem]:
+    seen: dict[tuple[str, ...], int] = {}
+    for i, row in parts.quality.items():
+        try:
+            model, scheme = catalogue.model(row.model).name, catalogue.scheme(row.quantization).name
+        except SimrouteError:
+            continue
+        first = seen.setdefault((model, scheme, row.request_class), i)
+        if first != i:
+            yield Problem(
+                ("quality", i), f"{model} {scheme} for {row.request_class} is already assumed in quality[{first}]"
+            )
+
+
+def _floors_within_reach(parts: Parts) -> Iterator[Problem]:
+    hardware = {pool.name: look_up(pool) for pool in parts.pools.values()}
+    variants = {name: Named(h.model.name, h.scheme.name) for name, h in hardware.items()}
+    table = quality_table(variants.values(), list(parts.quality.values()))
+    for request_class, wanted in parts.classes.items():
+        if wanted.quality_floor is None:
+            continue
+        keys = ("classes", request_class, "quality_floor")
+        found = {name: row for name, v in variants.items() if (row := table.find(v, request_class))}
+        for name in variants.keys() - found.keys():
+            yield Problem(
+                keys, f"quality of pool {name} for {request_class} is unknown and counts as 0: add it to quality"
+            )
+        best = max(found.values(), key=lambda row: row.mean, default=None)
+        if best is None or best.mean < wanted.quality_floor:
+            reach = (
+                "nothing is known" if best is None else f"the best, {best.model} {best.quantization}, has {best.mean:g}"
+            )
+            yield Problem(keys, f"no pool reaches {wanted.quality_floor:g}: {reach}")
+
+
+def _refusals(keys: Keys, action: Callable[[], object]) -> Iterator[Problem]:
+    """The problem, at `keys`, that `action` raises, if any."""
+    try:
+        action()
+    except SimrouteError as error:
+        yield Problem(keys, str(error))
+
+
+def _hardware_known(pool: PoolSpec) -> bool:
+    lookups = ((catalogue.gpu, pool.gpu), (catalogue.model, pool.model), (catalogue.scheme, pool.quantization))
+    return not any(list(_refusals((), partial(lookup, name))) for lookup, name in lookups)
+
+
+def _stand_in(pool: PoolSpec) -> VariantInfo:
+    """A variant with the pool's name: all that policies check their options against."""
+    return VariantInfo(pool.name, pool.model, pool.quantization, pool.gpu, 1, 0.0, 0.0, 1, {})
+
+
+def _listed(values: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:g}' for value in values)}]"
+
+
+_CHECKS = (
+    _unique_names,
+    _trace_files,
+    _catalogue_names,
+    _pools_fit,
+    _policies,
+    _policies_fit_pools,
+    _quality_stated_once,
+)
+_DOUBTS = (_floors_within_reach,)

@@ -18,18 +18,20 @@ BASE_SCHEME = "bf16"
 """The scheme that recoveries are fractions of."""
 
 
-class _Variant(NamedTuple):
+class Named(NamedTuple):
+    """A variant by its names in the catalogue."""
+
     model: str
     quantization: str
 
 
-def quality_table(variants: Iterable[tuple[str, str]], assumptions: Sequence[QualityAssumption]) -> TableQuality:
-    """Quality of these (model, scheme) variants, both by their catalogue names.
+def quality_table(variants: Iterable[Named], assumptions: Sequence[QualityAssumption]) -> TableQuality:
+    """Quality of these variants.
 
     Raises CatalogueError for an unknown name, UsageError when one figure is assumed twice.
     """
     stated = [_row(assumption) for assumption in assumptions]
-    models = dict.fromkeys(model for model, _ in variants)
+    models = dict.fromkeys(variant.model for variant in variants)
     known = TableQuality(_scores(models), stated)
     derived = list(_recovered(models, known))
     named = {row[:3] for row in stated}
@@ -71,7 +73,7 @@ def _recovered(models: Iterable[str], known: TableQuality) -> Iterator[QualityRo
                 key = (row.model, row.scheme, request_class)
                 recoveries.setdefault(key, []).append((row.value, f"{row.metric}: {row.source}"))
     for (model, scheme, request_class), found in recoveries.items():
-        base = known.find(_Variant(model, BASE_SCHEME), request_class)
+        base = known.find(Named(model, BASE_SCHEME), request_class)
         if base is not None:
             factors = [factor for factor, _ in found]
             yield QualityRow(

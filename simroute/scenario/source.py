@@ -108,14 +108,13 @@ class Source:
         return keys
 
     def _index(self, keys: Keys, name: str, origin: str) -> int:
-        node = self.data
+        """The position of the item called `name` in the list at `keys`."""
+        node: Any = self.data
         for key in keys:
-            node = node.get(key) if isinstance(node, dict) else node[key] if isinstance(node, list) else None
-        names = (
-            [item.get("name") if isinstance(item, dict) else item for item in node] if isinstance(node, list) else []
-        )
+            node = node[key] if isinstance(node, dict) and key in node else None
+        names = [str(item.get("name") if isinstance(item, dict) else item) for item in node or ()]
         if name not in names:
-            raise UsageError(f"{origin}: {unknown(f'item of {dotted(keys)}', name, map(str, names))}")
+            raise UsageError(f"{origin}: {unknown(f'item of {dotted(keys)}', name, names)}")
         return names.index(name)
 
     def locate(self, problem: Problem) -> str:

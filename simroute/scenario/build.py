@@ -1,0 +1,116 @@
+"""A scenario as the simulator takes it: one trace, pools of replicas, policies, targets and what is assumed.
+
+May import everything below this room and, of it, models, quality and variants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from simroute.fleet.arrivals import check_block_size
+from simroute.fleet.pool import Pool
+from simroute.policy.capability import QualityRow, TableQuality
+from simroute.policy.routing import PolicyContext, make_policy
+from simroute.policy.snapshot import RoutingPolicy
+from simroute.results.slo import DEFAULT_CLASS, Slo
+from simroute.rng import stream
+from simroute.scenario.models import PolicySpec, Scenario, Traffic
+from simroute.scenario.quality import Named, quality_table
+from simroute.scenario.variants import Variant, pool_of, variant_of
+from simroute.workload.formats import read_trace
+from simroute.workload.merge import merge
+from simroute.workload.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Everything a replay needs. `notes` says, a line each, what a reader of the results must know."""
+
+    scenario: Scenario
+    trace: Trace
+    variants: tuple[Variant, ...]
+    pools: tuple[Pool, ...]
+    slo: Mapping[str, Slo]
+    quality_floor: Mapping[str, float]
+    assumptions: tuple[QualityRow, ...]
+    notes: tuple[str, ...]
+
+    def quality(self, pool: str, request_class: str) -> tuple[float, float, float] | None:
+        """(mean, low, high) quality of a pool's answers to a class, None where nothing is known."""
+        return next(p.variant.quality.get(request_class) for p in self.pools if p.name == pool)
+
+    def policy(self, spec: PolicySpec, seed: int) -> RoutingPolicy:
+        """A fresh policy for this fleet; every policy draws from the same stream, so comparisons share their luck."""
+        pool_of_replica = [i for i, pool in enumerate(self.pools) for _ in range(pool.replicas)]
+        variants = [pool.variant for pool in self.pools]
+        context = PolicyContext(variants, pool_of_replica, stream(seed, "policy"), self.quality_floor)
+        return make_policy(spec.name, spec.options, context)
+
+
+def build(scenario: Scenario) -> Built:
+    """Read the traces and look up the hardware.
+
+    Raises TraceError, CatalogueError, CapacityError and UsageError as the rooms below do.
+    """
+    trace = traffic_of(scenario.traffic)
+    for pool in scenario.pools:
+        check_block_size(trace, pool.engine.block_size)
+    variants = tuple(variant_of(spec) for spec in scenario.pools)
+    names = [Named(v.hardware.model.name, v.hardware.scheme.name) for v in variants]
+    table = quality_table(names, scenario.quality)
+    classes = tuple(dict.fromkeys((*trace.class_names, *scenario.classes)))
+    pools = tuple(pool_of(v, _scores(table, name, classes)) for v, name in zip(variants, names, strict=True))
+    return Built(
+        scenario,
+        trace,
+        variants,
+        pools,
+        slos(scenario),
+        quality_floors(scenario, classes),
+        tuple(row for row in table.basis(names, classes) if row.assumed),
+        (*trace.notes, *(note for v in variants for note in v.notes), *_doubts(trace, pools)),
+    )
+
+
+def traffic_of(traffic: Traffic) -> Trace:
+    """The scenario's traces, cut, scaled, tagged and merged by arrival."""
+    traces = []
+    for source in traffic.traces:
+        trace = read_trace(source.path, source.format)
+        if source.window_s is not None:
+            trace = trace.window(*source.window_s)
+        if source.head is not None:
+            trace = trace.head(source.head)
+        trace = trace.scaled(rate=source.rate_scale * traffic.rate_scale)
+        traces.append(trace.tagged(source.request_class, source.tenant, source.tier, source.priority))
+    return traces[0] if len(traces) == 1 else merge(traces)
+
+
+def slos(scenario: Scenario) -> dict[str, Slo]:
+    """Targets by class, for each class that has its own, and `default`."""
+    return {name: Slo(**wanted.slo.model_dump()) for name, wanted in scenario.classes.items() if wanted.slo is not None}
+
+
+def quality_floors(scenario: Scenario, classes: Sequence[str]) -> dict[str, float]:
+    """Floors of these classes: their own, else that of `default`; classes without are left out."""
+    stated = {name: wanted.quality_floor for name, wanted in scenario.classes.items()}
+    floors = {name: stated.get(name) or stated.get(DEFAULT_CLASS) for name in classes}
+    return {name: floor for name, floor in floors.items() if floor is not None}
+
+
+def _scores(table: TableQuality, variant: Named, classes: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    return {name: (row.mean, row.low, row.high) for name in classes if (row := table.find(variant, name))}
+
+
+def _doubts(trace: Trace, pools: Sequence[Pool]) -> list[str]:
+    """What the traffic and the fleet, seen together, make doubtful."""
+    notes = []
+    longest = max(pool.engine.max_model_len for pool in pools)
+    too_long = int((trace.input_tokens >= longest).sum())
+    if too_long:
+        notes.append(
+            f"{too_long:,} of {len(trace):,} requests have prompts of {longest:,} tokens or more, which no pool takes "
+            "(max_model_len): they are rejected"
+        )
+    return notes

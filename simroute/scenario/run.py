@@ -1,0 +1,123 @@
+"""`run`: replay a scenario's traffic under each of its policies and summarise. Imports everything below and this room.
+
+All policies see the same trace and draw from the same random streams, so their differences are theirs alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from simroute.errors import UsageError, unknown
+from simroute.fleet.cluster import simulate
+from simroute.policy.routing import POLICIES
+from simroute.results.metrics import summarise
+from simroute.results.run import FleetRun
+from simroute.results.store import summary_document
+from simroute.scenario.build import Built, build
+from simroute.scenario.loader import load
+from simroute.scenario.models import PolicySpec, Scenario
+from simroute.scenario.replay import Progress, replay
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """What one policy left behind: its request log and the numbers of summary.json."""
+
+    fleet: FleetRun
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """Results of every policy that was started, in the scenario's order.
+
+    `interrupted` says that Ctrl-C cut the run short: the last results may be partial (each says so) and policies that
+    had not begun are missing.
+    """
+
+    built: Built
+    seed: int
+    results: tuple[PolicyResult, ...]
+    interrupted: bool
+
+    def summary(self) -> dict[str, Any]:
+        """The whole of summary.json."""
+        summaries = [result.summary for result in self.results]
+        return summary_document(self.built.scenario.name, self.seed, self.built.slo, summaries, self.built.notes)
+
+
+def run(
+    scenario: Scenario | Built | str | os.PathLike[str],
+    policies: Sequence[str] | None = None,
+    *,
+    seed: int | None = None,
+    exact: bool = False,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Replay `scenario` (a file, a scenario, or one already built) under each policy, in parallel processes.
+
+    `policies` are labels of the scenario's policies or names of others; `seed` stands in for the scenario's. `jobs`
+    bounds the processes (default: one a CPU). `exact` runs the engines step by step: same times, slower.
+    `progress` is told the fraction done of every policy. The same arguments give the same results, bit by bit.
+    Raises SimrouteError for what the user can mend.
+    """
+    if isinstance(scenario, str | os.PathLike):
+        scenario = load(os.fspath(scenario))
+    built = build(scenario) if isinstance(scenario, Scenario) else scenario
+    specs = chosen(built.scenario, policies)
+    task = _Task(built, specs, built.scenario.seed if seed is None else seed, exact)
+    found = replay(task, len(specs), jobs=jobs, progress=progress)
+    kept = tuple(
+        PolicyResult(replace(result.fleet, trace=built.trace), result.summary) for result in found if result is not None
+    )
+    interrupted = len(kept) < len(specs) or any(result.fleet.interrupted for result in kept)
+    return RunResult(built, task.seed, kept, interrupted)
+
+
+def chosen(scenario: Scenario, names: Sequence[str] | None) -> tuple[PolicySpec, ...]:
+    """The scenario's policies, or those of these labels or names; a policy it does not list runs without options.
+
+    Raises UsageError for a name that is neither.
+    """
+    if not names:
+        return scenario.policies
+    listed = {spec.name: spec for spec in reversed(scenario.policies)} | {p.shown: p for p in scenario.policies}
+    specs = []
+    for name in dict.fromkeys(names):
+        if name not in listed and name not in POLICIES:
+            raise UsageError(unknown("policy", name, {*listed, *POLICIES}))
+        specs.append(listed.get(name) or PolicySpec(name=name))
+    return tuple(specs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One replay: policy number i on the shared trace. The trace itself never travels back from a worker."""
+
+    built: Built
+    specs: Sequence[PolicySpec]
+    seed: int
+    exact: bool
+
+    def __call__(self, item: int, progress: Callable[[float], None], stop: Callable[[], bool]) -> PolicyResult:
+        built, spec = self.built, self.specs[item]
+        fleet = simulate(
+            built.trace,
+            built.pools,
+            built.policy(spec, self.seed),
+            policy_name=spec.shown,
+            seed=self.seed,
+            scrape_interval_s=built.scenario.router.scrape_interval_s,
+            exact=self.exact,
+            horizon_s=built.scenario.horizon_s,
+            samples=built.scenario.samples,
+            progress=progress,
+            stop=stop,
+        )
+        summary = summarise(fleet, built.slo, built.quality)
+        progress(1.0)
+        return PolicyResult(replace(fleet, trace=built.trace.head(1)), summary)
