@@ -15,6 +15,8 @@ Ints = NDArray[np.int64]
 
 DEFAULT_NAME = "default"
 """The request class, tenant or tier of a request that names none."""
+MAX_WHOLE = 2.0**53
+"""Numbers up to here are exact in float64; anything above is taken for damage."""
 
 
 class Coded(NamedTuple):
@@ -53,7 +55,7 @@ def encode(what: str, value: Names | None, rows: int) -> Coded:
 
 
 def number_column(what: str, value: ArrayLike, rows: int | None = None, *, low: float, whole: bool) -> Floats:
-    """`value` as float64 of shape (n,), every number finite, >= `low` and, if `whole`, without a fraction.
+    """`value` as float64 of shape (n,): all in [`low`, 2^53] and, if `whole`, without a fraction.
 
     A single number stands for all `rows`. Raises TraceError naming the first request that breaks the rule.
     """
@@ -67,13 +69,13 @@ def number_column(what: str, value: ArrayLike, rows: int | None = None, *, low: 
         raise TraceError(f"{what}: must have one dimension, has {column.ndim}")
     if rows is not None:
         _same_length(what, len(column), rows)
-    bad = ~(np.isfinite(column) & (column >= low))
+    bad = ~(np.isfinite(column) & (column >= low) & (column <= MAX_WHOLE))
     if whole:
         bad |= column != np.floor(column)
     if bad.any():
         first = int(np.argmax(bad))
         kind = "whole numbers" if whole else "finite numbers"
-        raise TraceError(f"{what}: must be {kind} of at least {low:g}, request {first} has {column[first]:g}")
+        raise TraceError(f"{what}: must be {kind} from {low:g} to 2^53, request {first} has {column[first]:g}")
     return column
 
 

@@ -45,6 +45,9 @@ def read_trace(path: str | Path, format: str | None = None) -> Trace:
     reader = FORMATS[format or sniff_format(path)]
     try:
         return reader.read(path)
+    except TraceError as error:
+        located = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+        raise TraceError(located) from error
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         raise TraceError(f"{path}: cannot be read as {reader.name}: {error}") from error
 

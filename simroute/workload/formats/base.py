@@ -13,19 +13,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simroute.errors import TraceError
-from simroute.workload.columns import Coded, Floats
+from simroute.workload.columns import DEFAULT_NAME, MAX_WHOLE, Coded, Floats
 from simroute.workload.trace import Trace
 
-CHUNK_ROWS = 1 << 16
-"""Rows held as Python objects at a time: bounds memory for files of any length."""
+CHUNK_ROWS = 1 << 13
+"""Rows held as Python objects at a time: bounds memory for files of any length, and fits a processor's cache."""
 NAMED_BAD_ROWS = 5
 """How many bad rows a note names; the rest are counted."""
+MAX_CELL_CHARACTERS = 1 << 24
+"""Longest cell of a CSV file: more is taken for a broken file."""
 SNIFFED_LINES = 10
 """How far a file is read to recognise it: a bad first row must not hide its format."""
 
@@ -61,7 +63,7 @@ def as_numbers(values: Values) -> Floats:
     if bool not in set(map(type, values)):
         try:
             return np.array(values, dtype=np.float64).reshape(len(values))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     return np.array([_as_number(value) for value in values], dtype=np.float64)
 
@@ -88,10 +90,10 @@ class Field:
 
     def column(self, values: Values) -> tuple[Floats, Bools]:
         """The numbers and which of them break the rules, both of shape (n,); a default fills in for None and ''."""
-        if self.default is not None and not isinstance(values, np.ndarray):
+        if self.default is not None and not isinstance(values, np.ndarray) and (None in values or "" in values):
             values = [self.default if value is None or value == "" else value for value in values]
         numbers = self.parse(values)
-        good = np.isfinite(numbers) & (numbers >= self.low)
+        good = np.isfinite(numbers) & (numbers >= self.low) & (numbers <= MAX_WHOLE)
         if self.whole:
             good &= numbers == np.floor(numbers)
         return numbers, ~good
@@ -104,6 +106,8 @@ class Field:
             return f"{self.name}: {value!r} is not {self.kind}"
         if number < self.low:
             return f"{self.name}: {number:g} is below {self.low:g}"
+        if number > MAX_WHOLE:
+            return f"{self.name}: {number:g} is above 2^53"
         return f"{self.name}: {number:g} is not a whole number"
 
 
@@ -185,20 +189,21 @@ class Collector:
             raise self._bad.nothing_left()
 
     def _coded(self, name: str, values: Values) -> NDArray[np.int64]:
+        """Codes of a column of hashable values; None and '' go by the default name."""
         positions = self._positions[name]
-        labels = ("default" if value is None or value == "" else str(value) for value in values)
-        return np.fromiter(
-            (positions.setdefault(label, len(positions)) for label in labels), dtype=np.int64, count=len(values)
-        )
+        code_of = {}
+        for value in dict.fromkeys(values):
+            label = DEFAULT_NAME if value is None or value == "" else str(value)
+            code_of[value] = positions.setdefault(label, len(positions))
+        return np.fromiter(map(code_of.__getitem__, values), dtype=np.int64, count=len(values))
 
     def _reason(
         self, chunk: Chunk, columns: dict[str, tuple[Floats, Bools]], position: int, more_bad: dict[int, str]
     ) -> str:
-        for field in self._fields:
-            numbers, bad = columns[field.name]
-            if bad[position]:
-                return field.complaint(chunk.columns[field.name][position], float(numbers[position]))
-        return more_bad[position]
+        if position in more_bad:
+            return more_bad[position]
+        field = next(field for field in self._fields if columns[field.name][1][position])
+        return field.complaint(chunk.columns[field.name][position], float(columns[field.name][0][position]))
 
 
 def open_text(path: Path) -> io.TextIOBase:
@@ -243,6 +248,8 @@ def csv_chunks(path: Path, required: Sequence[str], optional: Sequence[str], bad
 
     Raises TraceError when a required column is absent. Rows with more cells than the header are bad, blank lines none.
     """
+    # The limit is the csv module's own, and global; a cell of prefix ids may pass its default of 128 KiB.
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
     with open_text(path) as file:
         reader = csv.reader(file)
         header = next(reader, [])
@@ -250,27 +257,30 @@ def csv_chunks(path: Path, required: Sequence[str], optional: Sequence[str], bad
         if absent:
             raise TraceError(f"{path}: column {absent[0]} is missing, the header has {', '.join(header) or 'nothing'}")
         wanted = {name: header.index(name) for name in (*required, *optional) if name in header}
-        while lines := _csv_rows(reader, len(header), bad):
-            numbers, rows = zip(*lines, strict=True)
+        numbers, rows = _csv_rows(reader, len(header), bad)
+        while rows:
             columns: dict[str, Values] = {name: [row[k] for row in rows] for name, k in wanted.items()}
             for name in optional:
                 columns.setdefault(name, [None] * len(rows))
             yield Chunk(numbers, columns)
+            numbers, rows = _csv_rows(reader, len(header), bad)
 
 
-def _csv_rows(reader: Iterator[list[str]], width: int, bad: BadRows) -> list[tuple[int, list[str | None]]]:
-    """Up to CHUNK_ROWS rows with their line numbers, short ones filled up with None."""
-    found: list[tuple[int, list[str | None]]] = []
+def _csv_rows(reader: Any, width: int, bad: BadRows) -> tuple[list[int], list[list[str | None]]]:
+    """Up to CHUNK_ROWS rows and their line numbers, short rows filled up with None."""
+    numbers: list[int] = []
+    rows: list[list[str | None]] = []
     for row in reader:
-        cells: list[str | None] = [*row]
         if len(row) > width:
-            bad.add(reader.line_num, f"{len(row)} cells under {width} columns")  # type: ignore[attr-defined]
+            bad.add(reader.line_num, f"{len(row)} cells under {width} columns")
         elif row:
-            cells.extend([None] * (width - len(row)))
-            found.append((reader.line_num, cells))  # type: ignore[attr-defined]
-        if len(found) == CHUNK_ROWS:
-            break
-    return found
+            if len(row) < width:
+                row.extend([None] * (width - len(row)))
+            numbers.append(reader.line_num)
+            rows.append(row)
+            if len(rows) == CHUNK_ROWS:
+                break
+    return numbers, rows
 
 
 def json_chunks(path: Path, names: Sequence[str], bad: BadRows) -> Iterator[Chunk]:

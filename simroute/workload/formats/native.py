@@ -1,7 +1,7 @@
 """simroute's own trace schema as CSV, JSON lines (each also .gz) and Parquet: reading and writing.
 
 Columns: `arrival_s`, `input_tokens`, `output_tokens` (required), `request_class`, `tenant`, `tier`, `priority`,
-`session`, `prefix_ids`, `prefix_block_tokens` (optional; the last has the same value in every row that gives one).
+`session`, `prefix_block_tokens` (the same in every row that gives it), `prefix_ids` (optional).
 In CSV the ids are separated by blanks and `7..9` stands for `7 8 9`; elsewhere they are a list.
 May import the formats' base and the workload's trace.
 """
@@ -44,6 +44,9 @@ _OPTIONAL = (*_NAMES, *_NUMBERS, "prefix_ids")
 COLUMNS = (*_REQUIRED, *_OPTIONAL)
 """Every column, in the order written."""
 
+MAX_RUN = 1 << 20
+"""Longest run `first..last` of ids: no prompt has so many blocks, so a longer one is damage."""
+
 _FIELDS = (
     Field("arrival_s"),
     tokens("input_tokens"),
@@ -75,23 +78,20 @@ class NativeReader:
         prefixes = Ragged(
             offsets_of(np.concatenate([part.lengths for part in parts])), np.concatenate([part.ids for part in parts])
         )
-        try:
-            return Trace.build(
-                arrival_s=rows.numbers("arrival_s"),
-                input_tokens=rows.numbers("input_tokens"),
-                output_tokens=rows.numbers("output_tokens"),
-                request_class=rows.names("request_class"),
-                tenant=rows.names("tenant"),
-                tier=rows.names("tier"),
-                priority=rows.numbers("priority"),
-                session=rows.numbers("session"),
-                prefixes=prefixes,
-                prefix_block_tokens=_block_tokens(rows),
-                name=path.name.split(".")[0],
-                notes=bad.notes(),
-            )
-        except TraceError as error:
-            raise TraceError(f"{path}: {error}") from None
+        return Trace.build(
+            arrival_s=rows.numbers("arrival_s"),
+            input_tokens=rows.numbers("input_tokens"),
+            output_tokens=rows.numbers("output_tokens"),
+            request_class=rows.names("request_class"),
+            tenant=rows.names("tenant"),
+            tier=rows.names("tier"),
+            priority=rows.numbers("priority"),
+            session=rows.numbers("session"),
+            prefixes=prefixes,
+            prefix_block_tokens=_block_tokens(rows),
+            name=path.name.split(".")[0],
+            notes=bad.notes(),
+        )
 
 
 def write_trace(trace: Trace, path: str | Path) -> None:
@@ -131,6 +131,8 @@ def _chunks(path: Path, bad: BadRows) -> Iterator[tuple[Chunk, Ragged, dict[int,
 
 
 def _parsed_ids(values: Sequence[object] | np.ndarray[Any, Any]) -> tuple[Ragged, dict[int, str]]:
+    if not any(values):
+        return empty(len(values)), {}
     rows: list[list[int]] = []
     wrong = {}
     for position, value in enumerate(values):
@@ -150,7 +152,10 @@ def _ids_of(value: object) -> list[int]:
         ids: list[int] = []
         for word in value.split():
             first, _, last = word.partition("..")
-            ids.extend(range(int(first), int(last or first) + 1))
+            run = range(int(first), int(last or first) + 1)
+            if not 0 < len(run) <= MAX_RUN:
+                raise ValueError(value)
+            ids.extend(run)
         return ids
     if isinstance(value, list) and set(map(type, value)) <= {int}:
         return value
