@@ -166,9 +166,9 @@ class Replica:
         out = self.scheduler.schedule()
         before_s = self._end_s
         if not out.total_tokens:
-            if before_s <= now:
+            if before_s <= now and not out.preempted:
                 raise SimulationError(self._stuck())
-            return before_s
+            return max(now, before_s)
         self._execute(out, now)
         return max(now, before_s) if self._async else self._end_s
 

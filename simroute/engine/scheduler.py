@@ -62,7 +62,7 @@ class Scheduler:
         self.running: dict[EngineRequest, None] = {}  # in order of admission
         self.prefilling: list[EngineRequest] = []  # those of RUNNING that have not sampled since admission
         self.group = DecodeGroup(config.block_size)
-        self.blocked = False  # WAITING is not empty and its head could not be admitted at the last schedule()
+        self.blocked = False  # the head of WAITING cannot be admitted until a request leaves RUNNING
         self.preemptions = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
@@ -71,6 +71,7 @@ class Scheduler:
         self._by_priority = config.policy == "priority"
         self._max_running = config.max_num_active_seqs or config.max_num_seqs
         self._watermark_blocks = int(config.watermark * config.num_gpu_blocks)
+        self._lag = 1 if config.async_scheduling else 0  # tokens whose values are not yet known
         self._admissions = 0
 
     # -- the queue ------------------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ class Scheduler:
     def add(self, request: EngineRequest) -> None:
         """A request arrives: to the end of WAITING."""
         request.stop_tokens = min(request.input_tokens + request.max_tokens, self.config.max_model_len)
-        if self._by_priority or not self._waiting:  # there may be a new head
+        if self._by_priority or self.config.long_prefill_token_threshold:  # a new head, or a smaller first chunk
             self.blocked = False
         self._push(request)
 
@@ -185,7 +186,7 @@ class Scheduler:
 
     def _known_tokens(self, request: EngineRequest) -> int:
         """Tokens whose values the scheduler has seen: under async scheduling not the one still in flight."""
-        return request.target_tokens - (1 if self.config.async_scheduling and request.decoding else 0)
+        return request.target_tokens - (self._lag if request.decoding else 0)
 
     def _grant(self, out: SchedulerOutput, request: EngineRequest, tokens: int) -> None:
         """Allocate for `tokens` more tokens of a running request (the blocks are known to be free)."""
@@ -238,9 +239,11 @@ class Scheduler:
     def _admit(self, out: SchedulerOutput, threshold: int, budget: int) -> None:
         """Take from the head of WAITING while it fits; the first that does not fit blocks the rest."""
         config, pool = self.config, self.pool
-        if self.group.writers:
-            self._register_written(self.group.writers)
-        while self.num_waiting and budget > 0 and len(self.running) < self._max_running:
+        self._register_written()
+        while self.num_waiting and budget > 0:
+            if len(self.running) >= self._max_running:
+                self.blocked = True
+                break
             request = self._waiting_heap[0][1] if self._by_priority else self._waiting[0]
             total = request.target_tokens
             hit = pool.find(request, (total - 1) // config.block_size) if config.enable_prefix_caching else NO_HIT
@@ -252,13 +255,13 @@ class Scheduler:
                 break
             tokens = min(tokens, budget)
             if not self._fits(total, hit, hit_tokens + tokens):
+                self.blocked = True
                 break
             self._pop()
             self._start(request, hit, hit_tokens)
             self._grant(out, request, tokens)
             out.admitted[request] = hit_tokens
             budget -= tokens
-        self.blocked = self.num_waiting > 0
 
     def _fits(self, total: int, hit: Hit, slots: int) -> bool:
         """Whether a waiting request can be admitted: hit blocks that are free now must be taken from the free list."""
@@ -329,6 +332,7 @@ class Scheduler:
         group = self.group
         if group.steps_to_next_stop:
             return []
+        self._register_written()
         return group.pop_leaving()
 
     def _group_can_advance(self, threshold: int) -> bool:
@@ -360,29 +364,37 @@ class Scheduler:
         for request in self.prefilling:
             tokens = self._wanted_tokens(request, threshold, budget)
             if tokens > 0:
+                self._register_written(request.admission)
                 self._grant(out, request, tokens)
                 budget -= tokens
         return budget
 
     def _dissolve_group(self) -> None:
-        lag = 1 if self.config.async_scheduling else 0
+        self._register_written()
+        lag = self._lag
         for request in self.group.dissolve():
             self.pool.register(request, (request.num_computed_tokens - lag) // self.config.block_size)
 
-    def _register_written(self, writers: Iterable[EngineRequest]) -> None:
-        """Register the blocks that members of the group have filled, in the order in which they were filled."""
-        group, size = self.group, self.config.block_size
-        lag = 1 if self.config.async_scheduling else 0
+    def _register_written(self, before_admission: int | None = None) -> None:
+        """Register what members of the group have written of content that others may hit, in the order written.
+
+        That order tells which of two equal blocks is the older. With `before_admission`, what this step writes counts
+        only for members admitted earlier: they precede that request in RUNNING.
+        """
+        if not self.group.writers:
+            return
+        group, size, lag = self.group, self.config.block_size, self._lag
         filled: list[tuple[int, int, int, EngineRequest]] = []
-        for request in writers:
+        for request in group.writers:
             offset = group.members[request]
-            full = (group.steps + offset - lag) // size
-            last = min(full, request.content_blocks)
+            last = min((group.steps + offset - lag) // size, request.content_blocks)
             filled.extend(
-                ((k + 1) * size - offset, request.admission, k, request) for k in range(request.num_cached_blocks, last)
+                ((k + 1) * size - offset + lag, request.admission, k, request)
+                for k in range(request.num_cached_blocks, last)
             )
-        for _, _, k, request in sorted(filled, key=lambda item: item[:3]):
-            self.pool.register(request, k + 1)
+        for step, admission, k, request in sorted(filled, key=lambda item: item[:3]):
+            if before_admission is None or step < group.steps or admission < before_admission:
+                self.pool.register(request, k + 1)
 
     # -- the end of a step ------------------------------------------------------------------------------------------
 
