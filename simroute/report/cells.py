@@ -1,0 +1,149 @@
+"""The HTML report's tables as plain data: headers, rows, and what a cell shows besides its text. Imports results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from simroute.report.text import lost, milliseconds, number, percent, state, usd
+from simroute.results.compare import Summary, meets
+
+
+class Cell(NamedTuple):
+    """One cell: its text, a `tone` (good, warn, bad or none) and the filled share of a bar behind it (0..1)."""
+
+    text: str
+    tone: str = ""
+    bar: float | None = None
+
+
+class Header(NamedTuple):
+    """A column's name and, above it, the name of the group that it shares with its neighbours."""
+
+    name: str
+    group: str = ""
+
+
+class Grid(NamedTuple):
+    """A table: a caption, one header a column, rows of cells; the first column names the row."""
+
+    caption: str
+    headers: Sequence[Header]
+    rows: Sequence[Sequence[Cell]]
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """The row above the headers: (name, columns spanned); empty when no column belongs to a group."""
+        spans = [(name, len(list(members))) for name, members in groupby(header.group for header in self.headers)]
+        return spans if any(name for name, _ in spans) else []
+
+
+STATE_TONES = {"STABLE": "good", "BACKLOGGED": "warn", "OVERLOADED": "bad"}
+_NEAR = 0.05
+"""An attainment this far below the target, or less, is a warning rather than a failure."""
+
+
+def comparison(ranked: Sequence[Summary], target: float) -> Grid:
+    """One row a policy, best first, with the numbers that decide."""
+    columns: list[tuple[Header, Callable[[Summary], Cell]]] = [
+        (Header("within targets"), lambda s: attainment(s["slo_attainment"], target)),
+        (Header("USD a month"), lambda s: Cell(usd(s["cost_usd_per_month"]))),
+        (Header("state"), lambda s: Cell(state(s), STATE_TONES[s["stability"]])),
+        *_latency("TTFT, s", "ttft_s", number),
+        *_latency("TPOT, ms", "tpot_s", milliseconds),
+        *_latency("ITL, ms", "itl_s", milliseconds),
+        *_latency("E2E, s", "e2e_s", number),
+        (Header("goodput", "per second"), lambda s: Cell(number(s["goodput_rps"]))),
+        (Header("tokens out", "per second"), lambda s: Cell(number(s["output_tokens_per_s"]))),
+        (Header("not answered"), lambda s: Cell(f"{lost(s):,}", "warn" if lost(s) else "")),
+        (Header("preemptions"), lambda s: Cell(f"{s['preemptions']:,}")),
+        (Header("quality"), lambda s: Cell(number(s["quality"]["mean"]))),
+        (Header("GPUs"), lambda s: Cell(str(s["gpus"]))),
+        (Header("GPU busy"), lambda s: _filled(s["gpu_busy"])),
+        (Header("mean", "KV use"), lambda s: _filled(s["kv_usage"]["mean"])),
+        (Header("p99", "KV use"), lambda s: _filled(s["kv_usage"]["p99"])),
+        (Header("prefix hits"), lambda s: Cell(percent(s["prefix_hit_rate"]))),
+        (Header("tokens out", "USD per 1M"), lambda s: Cell(usd(s["cost_usd_per_1m_output_tokens"]))),
+    ]
+    rows = [[_name(s, target), *(cell(s) for _, cell in columns)] for s in ranked]
+    return Grid("Policies, best first", [Header("policy"), *(header for header, _ in columns)], rows)
+
+
+def attainment_by_class(ranked: Sequence[Summary], target: float) -> Grid:
+    """The share of each class within its targets, one row a policy."""
+
+    def cell(summary: Summary, name: str) -> Cell:
+        return attainment(_at(summary["by_class"], name, "slo_attainment"), target)
+
+    return _by_class("Requests within their targets", ranked, target, cell)
+
+
+def quality_by_class(ranked: Sequence[Summary], target: float) -> Grid:
+    """The expected quality of each class's answers, one row a policy."""
+
+    def cell(summary: Summary, name: str) -> Cell:
+        return Cell(number(summary["quality"]["by_class"].get(name)))
+
+    return _by_class("Expected quality of the answers (0 to 1)", ranked, target, cell)
+
+
+def pools(summary: Summary) -> Grid:
+    """The pools as one policy used them."""
+    names = ("pool", "GPU", "replicas", "GPUs", "requests", "GPU busy")
+    headers = [*map(Header, names), Header("mean", "KV use"), Header("p99", "KV use"), Header("prefix hits")]
+    headers += [Header("USD a month"), Header("tokens out", "USD per 1M")]
+    rows = [
+        [
+            Cell(name),
+            Cell(pool["gpu"]),
+            Cell(str(pool["replicas"])),
+            Cell(str(pool["gpus"])),
+            _filled(pool["requests_share"]),
+            _filled(pool["gpu_busy"]),
+            _filled(pool["kv_usage"]["mean"]),
+            _filled(pool["kv_usage"]["p99"]),
+            Cell(percent(pool["prefix_hit_rate"])),
+            Cell(usd(pool["cost_usd_per_month"])),
+            Cell(usd(pool["cost_usd_per_1m_output_tokens"])),
+        ]
+        for name, pool in summary["by_pool"].items()
+    ]
+    return Grid(str(summary["policy"]), headers, rows)
+
+
+def attainment(share: float | None, target: float) -> Cell:
+    """A share of requests within targets, judged against `target`."""
+    if share is None:
+        return Cell(percent(share))
+    tone = "good" if share >= target else "warn" if share >= target - _NEAR else "bad"
+    return Cell(percent(share), tone, share)
+
+
+def _by_class(caption: str, ranked: Sequence[Summary], target: float, cell: Callable[[Summary, str], Cell]) -> Grid:
+    names = list(dict.fromkeys(name for summary in ranked for name in summary["by_class"]))
+    rows = [[_name(summary, target), *(cell(summary, name) for name in names)] for summary in ranked]
+    return Grid(caption, [Header("policy"), *map(Header, names)], rows)
+
+
+def _latency(
+    group: str, key: str, form: Callable[[float | None], str]
+) -> list[tuple[Header, Callable[[Summary], Cell]]]:
+    """p50, p90 and p99 of one latency."""
+
+    def column(point: str) -> tuple[Header, Callable[[Summary], Cell]]:
+        return Header(point, group), lambda summary: Cell(form(summary[key][point]))
+
+    return [column(point) for point in ("p50", "p90", "p99")]
+
+
+def _name(summary: Summary, target: float) -> Cell:
+    return Cell(f"✓ {summary['policy']}" if meets(summary, target) else summary["policy"])
+
+
+def _filled(share: float | None) -> Cell:
+    return Cell(percent(share), "", share)
+
+
+def _at(parts: Mapping[str, Any], name: str, key: str) -> Any:
+    return parts[name][key] if name in parts else None

@@ -1,0 +1,192 @@
+"""The report's charts as plotly figures, without colours of paper and ink: the page sets those, light or dark.
+
+Imports results; plotly is imported in `charts` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from simroute.report.inputs import ReportInput
+from simroute.report.series import Curve, Floats, Load, cdf, load
+from simroute.results.compare import Summary, rank
+from simroute.results.latency import Latencies, latencies
+from simroute.results.slo import Slo
+
+PALETTE = ("#3f7fe0", "#e0702a", "#2f9f72", "#c94a86", "#8b67d6", "#b58a00", "#2a9fb8", "#8a8f98")
+"""Told apart on white and on near black, and by most colour-blind readers."""
+POOL_PALETTE = ("#5573b8", "#d09a3f", "#6aa87c", "#a9699a", "#7f8c99", "#b8705a")
+
+_LATENCIES = (("ttft", "Time to first token"), ("tpot", "Time per output token"), ("e2e", "End-to-end latency"))
+_LOADS = (
+    ("running", "Requests being served"),
+    ("waiting", "Requests waiting in engines"),
+    ("kv_usage", "KV cache in use"),
+)
+_FEW_DECADES = 2.2
+
+
+class Chart(NamedTuple):
+    """One figure of the page: `section` groups it, `note` stands beside its title, `figure` is plotly's JSON."""
+
+    section: str
+    key: str
+    title: str
+    note: str
+    figure: dict[str, Any]
+
+
+def colours(policies: Sequence[str]) -> dict[str, str]:
+    """A colour for each policy, in the scenario's order."""
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(policies)}
+
+
+def charts(data: ReportInput) -> list[Chart]:
+    """Every chart of the report, in the order of the page."""
+    return [*_cdfs(data), *_loads(data), *_bars(data)]
+
+
+def _cdfs(data: ReportInput) -> Iterator[Chart]:
+    times = [latencies(run) for _, run in data.results]
+    arrived = [summary["requests"]["arrived"] for summary in data.summaries]
+    for key, title in _LATENCIES:
+        curves = [cdf(_column(t, key), n) for t, n in zip(times, arrived, strict=True)]
+        targets = _targets(data.slo, key)
+        layout = {
+            "xaxis": _log_axis([*(x for curve in curves if len(curve.x) for x in (curve.x[0], curve.x[-1])), *targets]),
+            "yaxis": {"tickformat": ".0%", "range": [0, 1.01]},
+            "shapes": [_target_line(limit_s) for limit_s in targets],
+        }
+        note = f"targets: {', '.join(f'{limit_s:g}' for limit_s in targets)} s" if targets else ""
+        yield Chart("latency", key, title, note, _lines(data, curves, layout, "%{x:.3~g} s: %{y:.1%}"))
+
+
+def _loads(data: ReportInput) -> Iterator[Chart]:
+    loads = [load(run) for _, run in data.results]
+    unit_s, unit = _time_unit(max((float(each.t_s[-1]) for each in loads if len(each.t_s)), default=0.0))
+    for key, title in _LOADS:
+        curves = [Curve(each.t_s / unit_s, _samples(each, key)) for each in loads]
+        yaxis = {"rangemode": "tozero", "tickformat": ".0%" if key == "kv_usage" else ",~g"}
+        layout = {"xaxis": {"ticksuffix": f" {unit}"}, "yaxis": yaxis}
+        value = "%{y:.1%}" if key == "kv_usage" else "%{y:,.0f}"
+        yield Chart("load", key, title, "", _lines(data, curves, layout, f"%{{x:.3~g}} {unit}: {value}"))
+
+
+def _bars(data: ReportInput) -> Iterator[Chart]:
+    summaries = data.summaries
+    if not summaries:
+        return
+    # The same bill under every policy is drawn once.
+    bills = {json.dumps(_by_pool(s, "cost_usd_per_month")) for s in summaries}
+    names = ["all policies"] if len(bills) == 1 else [s["policy"] for s in summaries]
+    layout: dict[str, Any] = {"xaxis": {"tickprefix": "$", "tickformat": "~s"}}
+    shown = summaries[: len(names)]
+    figure = _stacked(shown, names, "cost_usd_per_month", layout, "$%{x:,.0f} a month")
+    yield Chart("cost", "cost", "Cost by pool", "USD a month", figure)
+    layout = {"xaxis": {"tickformat": ".0%", "range": [0, 1], "dtick": 0.25}}
+    policies = [s["policy"] for s in summaries]
+    figure = _stacked(summaries, policies, "requests_share", layout, "%{x:.1%} of requests")
+    yield Chart("cost", "share", "Which pool answered", "share of requests", figure)
+
+
+def _lines(data: ReportInput, curves: Sequence[Curve], layout: dict[str, Any], hover: str) -> dict[str, Any]:
+    """One line a policy, the best one drawn last and thicker."""
+    ranked = [summary["policy"] for summary in rank(data.summaries, data.target)]
+    shades = colours([summary["policy"] for summary in data.summaries])
+    of_policy = dict(zip(shades, curves, strict=True))
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": policy,
+            "x": of_policy[policy].x.astype(np.float32),
+            "y": of_policy[policy].y.astype(np.float32),
+            "line": {"color": shades[policy], "width": 3 if policy == ranked[0] else 1.6},
+            "hovertemplate": f"<b>{policy}</b><br>{hover}<extra></extra>",
+        }
+        for policy in reversed(ranked)
+    ]
+    return _figure(traces, layout)
+
+
+def _stacked(
+    summaries: Sequence[Summary], names: Sequence[str], key: str, layout: dict[str, Any], hover: str
+) -> dict[str, Any]:
+    """One horizontal bar a summary, stacked from its pools."""
+    pools = list(dict.fromkeys(pool for summary in summaries for pool in summary["by_pool"]))
+    traces = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": pool,
+            "y": list(names),
+            "x": [_by_pool(summary, key).get(pool) or 0.0 for summary in summaries],
+            "marker": {"color": POOL_PALETTE[i % len(POOL_PALETTE)]},
+            "hovertemplate": f"<b>{pool}</b><br>{hover}<extra></extra>",
+        }
+        for i, pool in enumerate(pools)
+    ]
+    fixed = {"barmode": "stack", "showlegend": True, "yaxis": {"autorange": "reversed"}}
+    return _figure(traces, layout | fixed | {"bargap": 0.35 if len(names) > 1 else 0.7})
+
+
+def _figure(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> dict[str, Any]:
+    """Checked by plotly; without its default theme, which the page replaces."""
+    import plotly.graph_objects as go
+
+    base = {"template": go.layout.Template(), "showlegend": False, "margin": {"l": 8, "r": 12, "t": 8, "b": 8}}
+    figure = go.Figure(data=list(traces), layout=base | dict(layout))
+    figure.update_xaxes(automargin=True)
+    figure.update_yaxes(automargin=True)
+    decoded: dict[str, Any] = json.loads(figure.to_json())
+    return decoded
+
+
+def _column(times: Latencies, key: str) -> Floats:
+    column: Floats = getattr(times, f"{key}_s")
+    return column
+
+
+def _samples(of: Load, key: str) -> Floats:
+    samples: Floats = getattr(of, key)
+    return samples
+
+
+def _targets(slo: Mapping[str, Slo], key: str) -> list[float]:
+    """The distinct targets for one latency, over all classes."""
+    limits: set[float | None] = {getattr(each, f"{key}_s") for each in slo.values()}
+    return sorted(limit for limit in limits if limit is not None)
+
+
+def _target_line(limit_s: float) -> dict[str, Any]:
+    line = {"color": "#8a8f98", "width": 1, "dash": "dash"}
+    return {"type": "line", "x0": limit_s, "x1": limit_s, "yref": "paper", "y0": 0, "y1": 1, "line": line}
+
+
+def _log_axis(seconds: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis over these values, labelled at 1, 2, 5 of each decade, or at decades alone where many."""
+    positive = [value for value in seconds if value > 0] or [1.0]
+    low, high = math.log10(min(positive)), math.log10(max(positive))
+    mantissas = (1, 2, 5) if high - low <= _FEW_DECADES else (1,)
+    ticks = [m * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for m in mantissas]
+    margin = 0.03 * (high - low) + 0.02
+    return {
+        "type": "log",
+        "range": [low - margin, high + margin],
+        "tickvals": ticks,
+        "ticktext": [f"{tick:g} s" for tick in ticks],
+    }
+
+
+def _time_unit(duration_s: float) -> tuple[float, str]:
+    """The unit of the time axis: (seconds, name)."""
+    return (3600.0, "h") if duration_s > 7200 else (60.0, "min") if duration_s > 180 else (1.0, "s")
+
+
+def _by_pool(summary: Summary, key: str) -> dict[str, float | None]:
+    return {name: pool[key] for name, pool in summary["by_pool"].items()}

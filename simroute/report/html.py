@@ -1,0 +1,102 @@
+"""The HTML report: one file that needs nothing else, no network included. Imports results; jinja2 and plotly inside.
+
+`templates/` holds the page, its style and its script; this module decides what is said, the template where.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from simroute.report import cells
+from simroute.report.charts import charts, colours
+from simroute.report.inputs import ReportInput
+from simroute.report.text import ESTIMATED, collected_notes, milliseconds, number, percent, span, usd
+from simroute.results.compare import Summary, answer, rank
+
+
+def render(data: ReportInput) -> str:
+    """The whole page as text; the same input gives the same page."""
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("simroute.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.html.j2").render(_context(data), plotly_js=get_plotlyjs())
+
+
+def _context(data: ReportInput) -> dict[str, Any]:
+    summaries = data.summaries
+    ranked = rank(summaries, data.target)
+    drawn = charts(data)
+    return {
+        "scenario": data.scenario,
+        "description": data.description,
+        "answer": answer(summaries, data.target),
+        "badges": _badges(summaries),
+        "tiles": _tiles(ranked[0]) if ranked else [],
+        "best": ranked[0]["policy"] if ranked else "",
+        "target": f"{100 * data.target:g}%",
+        "targets": {name: str(slo) for name, slo in data.slo.items()},
+        "comparison": cells.comparison(ranked, data.target),
+        "by_class": [cells.attainment_by_class(ranked, data.target), cells.quality_by_class(ranked, data.target)],
+        "pools": [cells.pools(summary) for summary in ranked],
+        "charts": drawn,
+        "figures": {chart.key: chart.figure for chart in drawn},
+        "legend": colours([summary["policy"] for summary in summaries]),
+        "notes": collected_notes(summaries, data.notes),
+        "assumptions": data.assumptions,
+        "manifest": json.dumps(data.manifest, indent=2, ensure_ascii=False),
+        "traffic": _traffic(data),
+    }
+
+
+def _badges(summaries: list[Summary]) -> list[cells.Cell]:
+    """What qualifies every number on the page, at its top."""
+    badges = []
+    if any(summary["interrupted"] for summary in summaries):
+        badges.append(cells.Cell("interrupted: partial results", "bad"))
+    if any(summary["estimated"] for summary in summaries):
+        badges.append(cells.Cell(f"estimated: {ESTIMATED}", "warn"))
+    if any(summary["extrapolated_month"] for summary in summaries):
+        badges.append(cells.Cell("month extrapolated from less than a week of traffic", ""))
+    return badges
+
+
+def _tiles(best: Summary) -> list[tuple[str, str]]:
+    """The best policy in six numbers: (name, value)."""
+    return [
+        ("USD a month", usd(best["cost_usd_per_month"])),
+        ("within targets", percent(best["slo_attainment"])),
+        ("p99 TTFT", _with_unit(number(best["ttft_s"]["p99"]), "s")),
+        ("p99 TPOT", _with_unit(milliseconds(best["tpot_s"]["p99"]), "ms")),
+        ("expected quality", number(best["quality"]["mean"])),
+        ("GPUs", _gpus(best["by_pool"])),
+    ]
+
+
+def _gpus(pools: Mapping[str, Any]) -> str:
+    """GPUs by kind: `3 H100 + 4 L40S`."""
+    kinds: dict[str, int] = {}
+    for pool in pools.values():
+        kinds[pool["gpu"]] = kinds.get(pool["gpu"], 0) + pool["gpus"]
+    return " + ".join(f"{count} {gpu}" for gpu, count in kinds.items())
+
+
+def _with_unit(text: str, unit: str) -> str:
+    return f"{text} {unit}" if text != number(None) else text
+
+
+def _traffic(data: ReportInput) -> str:
+    """What was replayed, in one sentence; empty when nothing was."""
+    if not data.results:
+        return ""
+    summary, run = data.results[0]
+    arrived = summary["requests"]["arrived"]
+    return f"{arrived:,} requests over {span(float(run.trace.arrival_s.max(initial=0.0)))}, seed {run.seed}"

@@ -1,0 +1,140 @@
+"""The HTML report: complete, self-contained, safe with any name, and drawn by a real browser where there is one."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from results.runs import make_replica, make_run, make_trace, reject
+
+from simroute.report.cells import Grid, Header
+from simroute.report.charts import charts
+from simroute.report.html import render
+from simroute.report.inputs import ReportInput
+from simroute.results.metrics import summarise
+from simroute.results.run import Timeline
+from simroute.results.slo import Slo
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SLO = {"chat": Slo(ttft_s=1.0, tpot_s=0.2), "default": Slo(e2e_s=5.0)}
+
+
+def make_policy_run(policy, ttft_s):
+    trace = make_trace(np.arange(50.0), classes=["chat", "code"] * 25)
+    replicas = [make_replica(0, "big"), make_replica(1, "small", usd_per_hour=0.5, gpu="L4", estimated=True)]
+    run = make_run(trace, [ttft_s] * 50, [ttft_s + 1.0] * 50, policy=policy, replicas=replicas, replica=[0, 1] * 25)
+    reject(run, 0)
+    samples = np.ones((600, 2))
+    run.timeline = Timeline(
+        np.linspace(0.0, 50.0, 600), samples.astype(np.int32), samples.astype(np.int32), samples.astype(np.float32) / 2
+    )
+    return run
+
+
+def make_input(policies=("quick", "slow"), **changes):
+    runs = [make_policy_run(policy, 0.1 + i) for i, policy in enumerate(policies)]
+    results = [(summarise(run, SLO, lambda _pool, _class: (0.9, 0.8, 1.0)), run) for run in runs]
+    given = {"assumptions": ["code on L4: 0.9 assumed"], "manifest": {"seed": 1}, "notes": ["two rows were skipped"]}
+    return ReportInput("mixed", results, SLO, **(given | changes))
+
+
+@pytest.fixture(scope="module")
+def page():
+    return render(make_input())
+
+
+def without_plotly(text):
+    """The page less the embedded library, which names addresses that it never visits here."""
+    from plotly.offline import get_plotlyjs
+
+    assert text.count(get_plotlyjs()) == 1
+    return text.replace(get_plotlyjs(), "")
+
+
+class Tags(HTMLParser):
+    """Collects open elements to prove that every one is closed in order, and every address that an element names."""
+
+    VOID = frozenset({"meta", "link", "br", "img"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.addresses = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_names_no_address(page):
+    own = without_plotly(page)
+    tags = Tags()
+    tags.feed(own)
+    assert tags.open == []
+    assert tags.addresses == ["data:,"]
+    assert not re.search(r"https?:|url\(|@import", own)
+
+
+def test_the_answer_stands_before_every_table_and_chart(page):
+    own = without_plotly(page)
+    assert own.index("No policy meets the targets for 99% of requests: the nearest, quick") < own.index("<table>")
+    for text in ("$1,825", "code on L4: 0.9 assumed", "two rows were skipped", "estimated:", "extrapolated", "seed"):
+        assert text in own
+
+
+def test_every_chart_has_its_figure(page):
+    wanted = re.findall(r'data-figure="(\w+)"', page)
+    found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)
+    figures = json.loads(found.group(1))
+    assert sorted(wanted) == sorted(figures)
+    assert {"ttft", "tpot", "e2e", "running", "waiting", "kv_usage", "cost", "share"} == set(figures)
+
+
+def test_the_same_input_gives_the_same_page(page):
+    assert render(make_input()) == page
+
+
+def test_names_cannot_break_the_page():
+    hostile = "</script><script>alert(1)</script>"
+    own = without_plotly(render(make_input(policies=(hostile,), description="<b>&", manifest={"x": hostile})))
+    assert hostile not in own
+    assert "&lt;b&gt;&amp;" in own
+
+
+def test_nothing_run_still_gives_a_page():
+    own = without_plotly(render(ReportInput("empty", [], {})))
+    assert "No policy was run to the end." in own
+
+
+def test_the_bill_is_drawn_once_when_all_policies_share_it():
+    shared, own = make_input(), make_input()
+    own.results[1][0]["by_pool"]["big"]["cost_usd_per_month"] = 1.0
+    bills = [next(c.figure for c in charts(data) if c.key == "cost") for data in (shared, own)]
+    assert [bill["data"][0]["y"] for bill in bills] == [["all policies"], ["quick", "slow"]]
+
+
+def test_neighbouring_columns_share_a_group():
+    headers = [Header("policy"), Header("p50", "TTFT"), Header("p99", "TTFT"), Header("p50", "E2E")]
+    assert Grid("", headers, []).groups == [("", 1), ("TTFT", 2), ("E2E", 1)]
+    assert Grid("", headers[:1], []).groups == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to draw the page")
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_a_browser_draws_every_chart_without_an_error(page, mode, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page, "utf-8")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--enable-logging=stderr", "--virtual-time-budget=10000", "--window-size=800,1200"]
+    command += ["--force-dark-mode"] if mode == "dark" else []
+    done = subprocess.run([*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    drawn = done.stdout.count('class="chart js-plotly-plot"')
+    assert drawn == page.count("data-figure=") == 8
