@@ -32,7 +32,11 @@ def timestamps(values: Values) -> Floats:
 
 
 def _without_utc(value: str) -> str:
-    return value.removesuffix("+00:00").removesuffix("Z")
+    """`value` without its zone when that is UTC, as numpy wants it. Raises ValueError for another zone."""
+    plain = value.removesuffix("+00:00").removesuffix("Z")
+    if "+" in plain or plain.count("-") > 2:
+        raise ValueError(value)
+    return plain
 
 
 def _seconds(value: object) -> float:

@@ -9,6 +9,8 @@ import csv
 import gzip
 import io
 import json
+import zlib
+from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -28,6 +30,7 @@ NAMED_BAD_ROWS = 5
 """How many bad rows a note names; the rest are counted."""
 MAX_CELL_CHARACTERS = 1 << 24
 """Longest cell of a CSV file: more is taken for a broken file."""
+SNIFFED_CHARACTERS = 1 << 20
 SNIFFED_LINES = 10
 """How far a file is read to recognise it: a bad first row must not hide its format."""
 
@@ -123,13 +126,13 @@ class BadRows:
         self.count = 0
         self._path = path
         self._unit = unit
-        self._named: list[str] = []
+        self._named: list[tuple[int, str]] = []
 
     def add(self, row: int, why: str) -> None:
         """Count row number `row`, refused because of `why`."""
         self.count += 1
-        if len(self._named) < NAMED_BAD_ROWS:
-            self._named.append(f"{self._unit} {row} ({why})")
+        insort(self._named, (row, why))
+        del self._named[NAMED_BAD_ROWS:]
 
     def notes(self) -> tuple[str, ...]:
         """One line that says what was skipped, or nothing."""
@@ -139,7 +142,7 @@ class BadRows:
 
     def _listing(self) -> str:
         more = ", ..." if self.count > len(self._named) else ""
-        return ", ".join(self._named) + more
+        return ", ".join(f"{self._unit} {row} ({why})" for row, why in self._named) + more
 
     def nothing_left(self) -> TraceError:
         """The error for a file of which no row is usable."""
@@ -206,33 +209,34 @@ class Collector:
         return field.complaint(chunk.columns[field.name][position], float(columns[field.name][0][position]))
 
 
-def open_text(path: Path) -> io.TextIOBase:
+def open_text(path: Path, errors: str = "strict") -> io.TextIOWrapper:
     """The file as UTF-8 text (a byte-order mark is skipped), unzipped when its name ends in .gz."""
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors=errors, newline="")
+    return path.open(encoding="utf-8-sig", errors=errors, newline="")
+
+
+def beginning(path: Path) -> str:
+    """The first part of the text for a look at the format, whatever the file is; empty when it cannot be read."""
+    try:
+        with open_text(path, errors="replace") as file:
+            return file.read(SNIFFED_CHARACTERS)
+    except (EOFError, OSError, zlib.error):
+        return ""
 
 
 def csv_header(path: Path) -> list[str]:
-    """The cells of the first line; empty when the file is no text."""
+    """The cells of the first line; empty when there are none."""
     try:
-        with open_text(path) as file:
-            return next(csv.reader([file.readline(1 << 16)]), [])
-    except (UnicodeDecodeError, csv.Error, EOFError, OSError):
+        return next(csv.reader(beginning(path).splitlines()[:1]), [])
+    except csv.Error:
         return []
 
 
 def first_record(path: Path) -> dict[str, object]:
     """The first JSON object, one a line, among the first lines; empty when there is none."""
-    try:
-        with open_text(path) as file:
-            for _ in range(SNIFFED_LINES):
-                record = _json_object(file.readline(1 << 24))
-                if record:
-                    return record
-    except (UnicodeDecodeError, EOFError, OSError):
-        pass
-    return {}
+    lines = beginning(path).splitlines()[:SNIFFED_LINES]
+    return next((record for line in lines if (record := _json_object(line))), {})
 
 
 def _json_object(line: str) -> dict[str, object]:

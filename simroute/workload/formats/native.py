@@ -222,21 +222,22 @@ def _write_parquet(trace: Trace, path: Path) -> None:
     )
     columns["prefix_block_tokens"] = pa.array(np.full(len(trace), trace.prefix_block_tokens))
     encodings = {"prefix_ids.list.element": "DELTA_BINARY_PACKED", "session": "DELTA_BINARY_PACKED"}
-    pq.write_table(
-        pa.table({name: columns[name] for name in COLUMNS}),
-        path,
-        compression="zstd",
-        compression_level=19,
-        use_dictionary=[name for name in COLUMNS if name not in ("arrival_s", "session", "prefix_ids")],
-        column_encoding={"arrival_s": "BYTE_STREAM_SPLIT", **encodings},
-    )
+    with path.open("wb") as file:
+        pq.write_table(
+            pa.table({name: columns[name] for name in COLUMNS}),
+            file,
+            compression="zstd",
+            compression_level=19,
+            use_dictionary=[name for name in COLUMNS if name not in ("arrival_s", "session", "prefix_ids")],
+            column_encoding={"arrival_s": "BYTE_STREAM_SPLIT", **encodings},
+        )
 
 
 def _write_text(path: Path, lines: Iterator[str]) -> None:
     if path.suffix == ".gz":
-        # A fixed time stamp: the same trace gives the same bytes.
-        with gzip.GzipFile(path, "wb", mtime=0) as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as file:
-            file.writelines(lines)
+        # Neither name nor time in the header: the same trace gives the same bytes.
+        with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+            packed.writelines(line.encode() for line in lines)
     else:
         with path.open("w", encoding="utf-8", newline="") as file:
             file.writelines(lines)

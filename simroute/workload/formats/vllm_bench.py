@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from simroute.errors import TraceError
-from simroute.workload.formats.base import BadRows, Chunk, Collector, Field, open_text, tokens
+from simroute.workload.formats.base import BadRows, Chunk, Collector, Field, beginning, open_text, tokens
 from simroute.workload.trace import Trace
 
 _FIELDS = (Field("start_times"), tokens("input_lens"), tokens("output_lens"))
 _NAMES = tuple(field.name for field in _FIELDS)
-_SNIFFED_CHARACTERS = 1 << 16
-"""Scalars come first in these files, the lists soon after."""
 
 
 class VllmBenchReader:
@@ -27,12 +25,8 @@ class VllmBenchReader:
 
     def sniff(self, path: Path) -> bool:
         """Whether the beginning is a JSON object that holds `input_lens`."""
-        try:
-            with open_text(path) as file:
-                beginning = file.read(_SNIFFED_CHARACTERS)
-        except (UnicodeDecodeError, EOFError, OSError):
-            return False
-        return beginning.lstrip().startswith("{") and '"input_lens"' in beginning
+        text = beginning(path)
+        return text.lstrip().startswith("{") and '"input_lens"' in text
 
     def read(self, path: Path) -> Trace:
         """The trace; see `TraceReader`."""
