@@ -13,11 +13,10 @@ import typer
 
 from simroute import __version__
 from simroute.cli import catalogue, scenario, trace
-from simroute.cli.run import run
+from simroute.cli.run import EXIT_INTERRUPTED, run
 from simroute.errors import SimrouteError
 
 EXIT_INTERNAL = 1
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,

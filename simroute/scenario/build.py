@@ -40,6 +40,14 @@ class Built:
         """(mean, low, high) quality of a pool's answers to a class, None where nothing is known."""
         return next(p.variant.quality.get(request_class) for p in self.pools if p.name == pool)
 
+    def stated(self) -> tuple[str, ...]:
+        """The assumed qualities that the results rest on, one sentence each."""
+        return tuple(
+            f"assumed: quality of {row.model} {row.quantization} for {row.request_class} is {row.mean:g} "
+            f"({row.low:g} to {row.high:g}): {row.source}"
+            for row in self.assumptions
+        )
+
     def policy(self, spec: PolicySpec, seed: int) -> RoutingPolicy:
         """A fresh policy for this fleet; every policy draws from the same stream, so comparisons share their luck."""
         pool_of_replica = [i for i, pool in enumerate(self.pools) for _ in range(pool.replicas)]

@@ -13,6 +13,7 @@ from typing import Any
 from simroute.errors import UsageError, unknown
 from simroute.fleet.cluster import simulate
 from simroute.policy.routing import POLICIES
+from simroute.results.manifest import trace_sha256, versions
 from simroute.results.metrics import summarise
 from simroute.results.run import FleetRun
 from simroute.results.store import summary_document
@@ -46,7 +47,18 @@ class RunResult:
     def summary(self) -> dict[str, Any]:
         """The whole of summary.json."""
         summaries = [result.summary for result in self.results]
-        return summary_document(self.built.scenario.name, self.seed, self.built.slo, summaries, self.built.notes)
+        notes = (*self.built.notes, *self.built.stated())
+        return summary_document(self.built.scenario.name, self.seed, self.built.slo, summaries, notes)
+
+    def manifest(self) -> dict[str, Any]:
+        """What made the results: the resolved scenario, seed, versions, and the trace's fingerprint."""
+        return {
+            "scenario": self.built.scenario.model_dump(mode="json"),
+            "seed": self.seed,
+            "interrupted": self.interrupted,
+            "versions": versions(),
+            "trace_sha256": trace_sha256(self.built.trace),
+        }
 
 
 def run(

@@ -1,0 +1,145 @@
+"""`simroute run`: replay a scenario under its policies, show, store and assert. Imports the library in the command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simroute.cli.scenario import ScenarioArg, SetOpt, TraceOpt
+
+if TYPE_CHECKING:
+    from simroute.cli.assertions import Assertion
+    from simroute.scenario.build import Built
+    from simroute.scenario.run import RunResult
+
+EXIT_ASSERTION = 99
+EXIT_INTERRUPTED = 130
+
+
+def run(
+    scenario: ScenarioArg,
+    trace: TraceOpt = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option("--policy", metavar="P", help="Run only this policy of the scenario, or any other (repeatable)."),
+    ] = None,
+    set_: SetOpt = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Write summary, request log, report and manifest there."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed to use in place of the scenario's.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print summary.json to stdout, and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, say what would run.")] = False,
+    assert_: Annotated[
+        list[str] | None,
+        typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'ttft_p99 < 2s' (repeatable)."),
+    ] = None,
+) -> None:
+    """Replay a scenario's traffic under each of its policies and compare latency, quality and cost.
+
+    An assertion must hold for every policy, or for one: 'quant_aware: slo_attainment >= 95%'. Ctrl-C keeps what is
+    done, marked as partial.
+    """
+    from simroute.cli.assertions import parse
+    from simroute.cli.progress import shown_progress
+    from simroute.results.store import prepare
+    from simroute.scenario.build import build
+    from simroute.scenario.loader import read
+    from simroute.scenario.run import chosen
+    from simroute.scenario.run import run as run_scenario
+
+    loaded = read(scenario, overrides=set_ or (), traces=trace or ())
+    labels = [spec.shown for spec in chosen(loaded.scenario, policy)]
+    assertions = [parse(text, labels) for text in assert_ or ()]
+    if output and not dry_run:
+        prepare(output)
+    built = build(loaded.scenario)
+    if not quiet:
+        _warn(loaded.warnings)
+    if dry_run:
+        typer.echo(_plan(built, labels))
+        return
+    with shown_progress(labels, hidden=quiet) as progress:
+        result = run_scenario(built, policy, seed=seed, exact=exact, progress=progress)
+    if output:
+        _store(output, result)
+    _show(result, json=json, quiet=quiet, output=output)
+    if result.interrupted:
+        _warn(["interrupted: results are partial, assertions were not checked"])
+        raise typer.Exit(EXIT_INTERRUPTED)
+    _check(assertions, {r.summary["policy"]: r.summary for r in result.results})
+
+
+def _warn(lines: Sequence[str]) -> None:
+    for line in lines:
+        typer.echo(f"warning: {line}", err=True)
+
+
+def _check(assertions: Sequence[Assertion], summaries: Mapping[str, Mapping[str, Any]]) -> None:
+    failures = [line for assertion in assertions for line in assertion.failures(summaries)]
+    for line in failures:
+        typer.echo(line, err=True)
+    if failures:
+        raise typer.Exit(EXIT_ASSERTION)
+
+
+def _show(result: RunResult, *, json: bool, quiet: bool, output: Path | None) -> None:
+    if json:
+        from simroute.results.store import json_text
+
+        typer.echo(json_text(result.summary()), nl=False)
+        return
+    if quiet:
+        return
+    from simroute.report.tables import print_results
+
+    print_results([r.summary for r in result.results], sys.stdout, notes=(*result.built.notes, *result.built.stated()))
+    if output:
+        typer.echo(f"\nwritten: {output}/ (report.html, summary.json, requests.parquet, manifest.json)")
+
+
+def _store(directory: Path, result: RunResult) -> None:
+    from simroute.report.html import render
+    from simroute.report.inputs import ReportInput
+    from simroute.results.store import write
+
+    built, scenario = result.built, result.built.scenario
+    manifest = result.manifest()
+    report = ReportInput(
+        scenario=scenario.name,
+        results=[(r.summary, r.fleet) for r in result.results],
+        slo=built.slo,
+        assumptions=built.stated(),
+        manifest=manifest,
+        description=scenario.description,
+        notes=built.notes,
+    )
+    write(directory, result.summary(), [r.fleet for r in result.results], manifest, lambda: render(report))
+
+
+def _plan(built: Built, labels: Sequence[str]) -> str:
+    """What a run would do: the traffic, each pool with its memory and price, the policies."""
+    trace = built.trace
+    rate = len(trace) / max(trace.duration_s, 1e-9)
+    lines = [
+        f"traffic   {len(trace):,} requests in {trace.duration_s / 3600:.3g} h ({rate:.3g} a second), "
+        f"{trace.input_tokens.mean():,.0f} tokens in and {trace.output_tokens.mean():,.0f} out on average"
+    ]
+    for pool, variant in zip(built.pools, built.variants, strict=True):
+        info, engine = pool.variant, pool.engine
+        gpus = pool.replicas * pool.gpus_per_replica
+        lines.append(
+            f"pool      {pool.name}: {pool.replicas} x {info.model} {info.quantization} on {pool.gpus_per_replica} "
+            f"{info.gpu}: {engine.num_gpu_blocks:,} KV blocks ({variant.capacity.source}), max_model_len "
+            f"{engine.max_model_len:,}, ${info.usd_per_1m_tokens:.2f} per 1M output tokens at full load, "
+            f"${gpus * variant.hardware.usd_per_gpu_hour:,.2f} an hour ({variant.hardware.price_source})"
+        )
+    lines.append(f"policies  {', '.join(labels)}")
+    return "\n".join([*lines, *(f"note      {note}" for note in built.notes)])
