@@ -16,30 +16,29 @@ from simroute.engine.sequence import EngineRequest
 class DecodeGroup:
     """Members with their summed context, phases of block growth and a heap of last steps.
 
-    `steps` counts the steps the group has taken; `context_tokens` is the summed number of computed tokens now.
+    `size` counts the members; adding to `steps` gives each of them as many tokens, and must not pass the next stop; `context_tokens` is the summed number of computed tokens now.
     """
 
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
         self.steps = 0
+        self.size = 0
         self.members: dict[EngineRequest, int] = {}  # request -> num_computed_tokens - steps, constant
         self._offsets = 0
         self._phases = [0] * block_size
         self._leaving: list[tuple[int, int, EngineRequest]] = []
         self.writers: list[EngineRequest] = []
 
-    def __len__(self) -> int:
-        return len(self.members)
-
     @property
     def context_tokens(self) -> int:
         """Computed tokens summed over the members."""
-        return self._offsets + len(self.members) * self.steps
+        return self._offsets + self.size * self.steps
 
     def join(self, request: EngineRequest) -> None:
         """Add a request that owes one token a step until its stop."""
         offset = request.num_computed_tokens - self.steps
         self.members[request] = offset
+        self.size += 1
         self._offsets += offset
         self._phases[offset % self.block_size] += 1
         last_step = request.stop_tokens - 1 - offset
@@ -55,20 +54,18 @@ class DecodeGroup:
     def blocks_for(self, steps: int) -> int:
         """KV blocks that the next `steps` steps take, all members together."""
         cycles, rest = divmod(steps, self.block_size)
-        blocks = cycles * len(self.members)
-        if rest:
-            first = -self.steps
-            phases, size = self._phases, self.block_size
-            if rest == 1:
-                return blocks + phases[first % size]
-            blocks += sum(phases[(first - i) % size] for i in range(rest))
+        blocks = cycles * self.size
+        if rest:  # a member takes a block at each step that finds its context a multiple of block_size
+            phases, last = self._phases, -self.steps % self.block_size
+            first = last - rest + 1
+            blocks += sum(phases[first : last + 1]) if first >= 0 else sum(phases[first:]) + sum(phases[: last + 1])
         return blocks
 
     def steps_within(self, free_blocks: int, limit: int) -> int:
         """The most steps, at most `limit`, that `free_blocks` blocks allow."""
-        if self.blocks_for(limit) <= free_blocks:
+        if self.size * (limit // self.block_size + 1) <= free_blocks or self.blocks_for(limit) <= free_blocks:
             return limit
-        steps = min(limit, free_blocks // len(self.members) * self.block_size)
+        steps = min(limit, free_blocks // self.size * self.block_size)
         blocks = self.blocks_for(steps)
         while steps < limit:
             blocks += self._phases[-(self.steps + steps) % self.block_size]
@@ -77,16 +74,13 @@ class DecodeGroup:
             steps += 1
         return steps
 
-    def advance(self, steps: int) -> None:
-        """Give every member `steps` tokens (no further than the next stop)."""
-        self.steps += steps
-
     def pop_leaving(self) -> list[EngineRequest]:
         """Remove and return the members whose last step was this one, in order of admission."""
         leaving: list[EngineRequest] = []
         while self._leaving and self._leaving[0][0] == self.steps:
             request = heapq.heappop(self._leaving)[2]
             offset = self.members.pop(request)
+            self.size -= 1
             self._offsets -= offset
             self._phases[offset % self.block_size] -= 1
             self.settle(request, offset)
@@ -107,6 +101,7 @@ class DecodeGroup:
         for request, offset in members.items():
             self.settle(request, offset)
         self.members = {}
+        self.size = 0
         self._offsets = 0
         self._phases = [0] * self.block_size
         self._leaving = []

@@ -83,6 +83,7 @@ class Replica:
         self._step_time = step_time
         self._observer = observer
         self._async = config.async_scheduling
+        self._lag = 1 if config.async_scheduling else 0
         self._end_s = 0.0  # when the last scheduled step ends
         self._completions: deque[tuple[float, list[EngineRequest]]] = deque()  # last tokens in flight
         self._stretch: Stretch | None = None
@@ -100,7 +101,7 @@ class Replica:
     @property
     def num_requests_waiting(self) -> int:
         """Requests in WAITING now."""
-        return self.scheduler.num_waiting
+        return len(self.scheduler.waiting)
 
     @property
     def kv_cache_usage(self) -> float:
@@ -196,7 +197,7 @@ class Replica:
 
     def _stuck(self) -> str:
         scheduler = self.scheduler
-        request = scheduler.waiting[0]
+        request = scheduler.waiting.head
         return (
             f"request {request.index} ({request.input_tokens} prompt tokens) can never be admitted: "
             f"{scheduler.pool.free} KV blocks of {scheduler.config.block_size} tokens are free and nothing is running; "
@@ -207,23 +208,25 @@ class Replica:
 
     def _begin_stretch(self, start_s: float) -> bool:
         """Look ahead from the schedule point `start_s`: if the steps from there only decode, plan them as one."""
-        scheduler = self.scheduler
         if self.exact:
             return False
+        scheduler = self.scheduler
         steps = scheduler.decode_run()
         if not steps:
             return False
-        group = scheduler.group
-        seqs = len(group)
-        intercept_s, slope_s = self._step_time.decode_line(seqs)
-        first_s = intercept_s + slope_s * (group.context_tokens + seqs)
-        base_s = max(start_s, self._end_s)
+        base_s = start_s if start_s > self._end_s else self._end_s
         drain = self._async and scheduler.can_drain_after(steps)
-        stretch = Stretch(start_s, base_s, steps, first_s, slope_s * seqs, seqs, 1 if self._async else 0, drain)
-        self._stretch = stretch
+        self._stretch = stretch = self._plan(start_s, base_s, steps, drain)
         self._stretch_steps = stretch.points
         self._wake_at(stretch.point_s(stretch.points))
         return True
+
+    def _plan(self, start_s: float, base_s: float, steps: int, drain: bool) -> Stretch:
+        group = self.scheduler.group
+        seqs = group.size
+        intercept_s, slope_s = self._step_time.decode_line(seqs)
+        first_s = intercept_s + slope_s * (group.context_tokens + seqs)
+        return Stretch(start_s, base_s, steps, first_s, slope_s * seqs, seqs, self._lag, drain)
 
     def _cut(self, stretch: Stretch) -> None:
         """An arrival ends the stretch at the next schedule point."""
@@ -237,9 +240,16 @@ class Replica:
         stretch = self._stretch
         assert stretch is not None
         self._stretch = None
-        steps = min(self._stretch_steps, stretch.steps)
-        if not steps:
-            return
+        steps = self._stretch_steps
+        if steps > stretch.steps:
+            self._run(stretch, stretch.steps)
+            if self.scheduler.group.size:
+                self._run(self._plan(self._end_s, self._end_s, 1, False), 1)
+        elif steps:
+            self._run(stretch, steps)
+
+    def _run(self, stretch: Stretch, steps: int) -> None:
+        """Account for the first `steps` steps of a stretch."""
         leaving = self.scheduler.run_decode(steps)
         elapsed_s = stretch.elapsed_s(steps)
         self._end_s = stretch.base_s + elapsed_s
@@ -249,5 +259,3 @@ class Replica:
         self._observer.gaps(stretch.first_s, stretch.first_s + (steps - 1) * stretch.growth_s, steps, stretch.seqs)
         if leaving:
             self._completions.append((self._end_s, leaving))
-            if self._stretch_steps > steps and len(self.scheduler.group):
-                self._execute(self.scheduler.schedule_group_only(), self._end_s)

@@ -10,14 +10,12 @@ blocks or budget run short dissolves the group and takes the literal path. The d
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from simroute.engine.blocks import NO_HIT, Hit, KVPool
 from simroute.engine.config import EngineConfig
 from simroute.engine.decode_group import DecodeGroup
+from simroute.engine.request_queue import FCFSQueue, PriorityQueue
 from simroute.engine.runs import RunPool
 from simroute.engine.sequence import EngineRequest
 from simroute.hardware.steptime import Batch
@@ -25,7 +23,6 @@ from simroute.hardware.steptime import Batch
 EMPTY_BATCH = Batch(0, 0, 0, 0, 0, 0)
 
 
-@dataclass(slots=True)
 class SchedulerOutput:
     """What one step does.
 
@@ -36,17 +33,32 @@ class SchedulerOutput:
     sample their last; `decoding` counts the others of which each samples one more token.
     """
 
-    scheduled: dict[EngineRequest, int] = field(default_factory=dict)
-    start: dict[EngineRequest, int] = field(default_factory=dict)
-    admitted: dict[EngineRequest, int] = field(default_factory=dict)
-    preempted: list[EngineRequest] = field(default_factory=list)
-    preempted_itself: bool = False
-    first: list[EngineRequest] = field(default_factory=list)
-    resumed: list[EngineRequest] = field(default_factory=list)
-    finishing: list[EngineRequest] = field(default_factory=list)
-    decoding: int = 0
-    total_tokens: int = 0
-    batch: Batch = EMPTY_BATCH
+    __slots__ = (
+        "admitted",
+        "batch",
+        "decoding",
+        "finishing",
+        "first",
+        "preempted",
+        "preempted_itself",
+        "resumed",
+        "scheduled",
+        "start",
+        "total_tokens",
+    )
+
+    def __init__(self) -> None:
+        self.scheduled: dict[EngineRequest, int] = {}
+        self.start: dict[EngineRequest, int] = {}
+        self.admitted: dict[EngineRequest, int] = {}
+        self.preempted: list[EngineRequest] = []
+        self.preempted_itself = False
+        self.first: list[EngineRequest] = []
+        self.resumed: list[EngineRequest] = []
+        self.finishing: list[EngineRequest] = []
+        self.decoding = 0
+        self.total_tokens = 0
+        self.batch = EMPTY_BATCH
 
 
 class Scheduler:
@@ -59,6 +71,7 @@ class Scheduler:
         self.config = config
         self.pool = pool
         self._counting_pool = pool if isinstance(pool, RunPool) else None
+        self.waiting: FCFSQueue | PriorityQueue = PriorityQueue() if config.policy == "priority" else FCFSQueue()
         self.running: dict[EngineRequest, None] = {}  # in order of admission
         self.prefilling: list[EngineRequest] = []  # those of RUNNING that have not sampled since admission
         self.group = DecodeGroup(config.block_size)
@@ -66,32 +79,16 @@ class Scheduler:
         self.preemptions = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
-        self._waiting: deque[EngineRequest] = deque()
-        self._waiting_heap: list[tuple[tuple[int, float, int], EngineRequest]] = []
         self._by_priority = config.policy == "priority"
         self._max_running = config.max_num_active_seqs or config.max_num_seqs
         self._watermark_blocks = int(config.watermark * config.num_gpu_blocks)
         self._lag = 1 if config.async_scheduling else 0  # tokens whose values are not yet known
         self._admissions = 0
 
-    # -- the queue ------------------------------------------------------------------------------------------------
-
-    @property
-    def num_waiting(self) -> int:
-        """Requests in WAITING."""
-        return len(self._waiting_heap) if self._by_priority else len(self._waiting)
-
-    @property
-    def waiting(self) -> list[EngineRequest]:
-        """WAITING in the order it will be served."""
-        if self._by_priority:
-            return [request for _, request in sorted(self._waiting_heap, key=lambda item: item[0])]
-        return list(self._waiting)
-
     @property
     def has_requests(self) -> bool:
         """True while any request is unfinished."""
-        return bool(self.running or self._waiting or self._waiting_heap)
+        return bool(self.running or self.waiting)
 
     @property
     def used_blocks(self) -> int:
@@ -99,29 +96,12 @@ class Scheduler:
         return self.pool.usable - self.pool.free
 
     def add(self, request: EngineRequest) -> None:
-        """A request arrives: to the end of WAITING."""
-        request.stop_tokens = min(request.input_tokens + request.max_tokens, self.config.max_model_len)
+        """A request arrives: into WAITING."""
+        if request.stop_tokens > self.config.max_model_len:
+            request.stop_tokens = self.config.max_model_len
         if self._by_priority or self.config.long_prefill_token_threshold:  # a new head, or a smaller first chunk
             self.blocked = False
-        self._push(request)
-
-    def _push(self, request: EngineRequest, *, front: bool = False) -> None:
-        if self._by_priority:
-            heapq.heappush(self._waiting_heap, (request.order, request))
-        elif front:
-            self._waiting.appendleft(request)
-        else:
-            self._waiting.append(request)
-
-    def _pop(self) -> EngineRequest:
-        return heapq.heappop(self._waiting_heap)[1] if self._by_priority else self._waiting.popleft()
-
-    def _remove_waiting(self, request: EngineRequest) -> None:
-        if self._by_priority:
-            self._waiting_heap = [item for item in self._waiting_heap if item[1] is not request]
-            heapq.heapify(self._waiting_heap)
-        else:
-            self._waiting.remove(request)
+        self.waiting.push(request)
 
     # -- one step -------------------------------------------------------------------------------------------------
 
@@ -130,23 +110,16 @@ class Scheduler:
         out = SchedulerOutput()
         threshold = self._prefill_threshold()
         self.blocked = False
-        literally = not (self.group.members and self._group_can_advance(threshold))
+        literally = not (self.group.size and self._group_can_advance(threshold))
         if literally:
             self._dissolve_group()
             budget = self._advance_literally(out, threshold)
         else:
             budget = self._advance_group(out, threshold)
-        if not out.preempted and self.num_waiting:
+        if not out.preempted and self.waiting:
             self._admit(out, threshold, budget)
         self._close(out)
         self._form_group(self.running if literally else out.scheduled)
-        return out
-
-    def schedule_group_only(self) -> SchedulerOutput:
-        """One step of the group alone, for callers who know that nothing can be admitted in it."""
-        out = SchedulerOutput()
-        self._advance_group(out, 0)
-        self._close(out)
         return out
 
     def update(self, finishing: list[EngineRequest]) -> None:
@@ -158,7 +131,7 @@ class Scheduler:
                 self.pool.register(request, (request.stop_tokens - 1) // self.config.block_size)
                 self.pool.release(request)
             else:  # preempted while its last token was in flight
-                self._remove_waiting(request)
+                self.waiting.remove(request)
         if finishing:
             self.blocked = False
 
@@ -166,7 +139,7 @@ class Scheduler:
         threshold = self.config.long_prefill_token_threshold
         if not threshold:
             return 0
-        eligible = len(self.running) + self.num_waiting
+        eligible = len(self.running) + len(self.waiting)
         if eligible <= 1:
             return 0
         if self.config.long_prefill_token_threshold_adaptive:
@@ -234,17 +207,17 @@ class Scheduler:
             request.decoding = False
         else:
             self.prefilling.remove(request)
-        self._push(request, front=True)
+        self.waiting.push_back(request)
 
     def _admit(self, out: SchedulerOutput, threshold: int, budget: int) -> None:
         """Take from the head of WAITING while it fits; the first that does not fit blocks the rest."""
         config, pool = self.config, self.pool
         self._register_written()
-        while self.num_waiting and budget > 0:
+        while self.waiting and budget > 0:
             if len(self.running) >= self._max_running:
                 self.blocked = True
                 break
-            request = self._waiting_heap[0][1] if self._by_priority else self._waiting[0]
+            request = self.waiting.head
             total = request.target_tokens
             hit = pool.find(request, (total - 1) // config.block_size) if config.enable_prefix_caching else NO_HIT
             hit_tokens = hit.blocks * config.block_size
@@ -257,7 +230,7 @@ class Scheduler:
             if not self._fits(total, hit, hit_tokens + tokens):
                 self.blocked = True
                 break
-            self._pop()
+            self.waiting.pop()
             self._start(request, hit, hit_tokens)
             self._grant(out, request, tokens)
             out.admitted[request] = hit_tokens
@@ -296,14 +269,14 @@ class Scheduler:
         a change to come: callers ask only when there is none.
         """
         group = self.group
-        if not group.members or self.prefilling or len(group) != len(self.running):
+        if not group.size or self.prefilling or group.size != len(self.running):
             return 0
-        if self.num_waiting and not self.blocked:
+        if self.waiting and not self.blocked:
             return 0
-        if len(group) > self.config.max_num_batched_tokens:
+        if group.size > self.config.max_num_batched_tokens:
             return 0
         limit = group.steps_to_next_stop
-        if self.num_waiting and group.writers:
+        if self.waiting and group.writers:
             limit = 1  # what they write may be what the head of WAITING can hit
         return group.steps_within(self.pool.free, limit)
 
@@ -313,15 +286,15 @@ class Scheduler:
         (Under async scheduling the finished hold their blocks for that step, so WAITING stays blocked.)
         """
         group = self.group
-        if steps < group.steps_to_next_stop or (self.num_waiting and group.writers):
+        if steps < group.steps_to_next_stop or (self.waiting and group.writers):
             return False
-        return group.blocks_for(steps + 1) <= self.pool.free
+        return group.steps_within(self.pool.free, steps + 1) > steps
 
     def run_decode(self, steps: int) -> list[EngineRequest]:
         """Take `steps` steps as bounded by `decode_run`; returns the requests whose last token is in the last step."""
         group = self.group
         self._take(group.blocks_for(steps))
-        group.advance(steps)
+        group.steps += steps
         return self._leave()
 
     def _take(self, blocks: int) -> None:
@@ -341,7 +314,7 @@ class Scheduler:
         Without a threshold an unfinished prefill has used up the budget of its step, so that nobody was admitted after
         it: it stands last, and the members are served first. With one, the order matters only when the budget is short.
         """
-        budget = self.config.max_num_batched_tokens - len(self.group)
+        budget = self.config.max_num_batched_tokens - self.group.size
         if budget < 0:
             return False
         blocks = self.group.blocks_for(1)
@@ -358,9 +331,9 @@ class Scheduler:
         """One step of the group and of the prefills. Returns the budget left."""
         group = self.group
         self._take(group.blocks_for(1))
-        group.advance(1)
-        out.decoding = len(group)
-        budget = self.config.max_num_batched_tokens - len(group)
+        group.steps += 1
+        out.decoding = group.size
+        budget = self.config.max_num_batched_tokens - group.size
         for request in self.prefilling:
             tokens = self._wanted_tokens(request, threshold, budget)
             if tokens > 0:
