@@ -92,7 +92,7 @@ def pools(summary: Summary) -> Grid:
     """The pools as one policy used them."""
     names = ("pool", "GPU", "replicas", "GPUs", "requests", "GPU busy")
     headers = [*map(Header, names), Header("mean", "KV use"), Header("p99", "KV use"), Header("prefix hits")]
-    headers += [Header("USD a month"), Header("tokens out", "USD per 1M")]
+    headers += [Header("state"), Header("USD a month"), Header("tokens out", "USD per 1M")]
     rows = [
         [
             Cell(name),
@@ -104,6 +104,7 @@ def pools(summary: Summary) -> Grid:
             _filled(pool["kv_usage"]["mean"]),
             _filled(pool["kv_usage"]["p99"]),
             Cell(percent(pool["prefix_hit_rate"])),
+            Cell(state(pool), STATE_TONES[pool["stability"]]),
             Cell(usd(pool["cost_usd_per_month"])),
             Cell(usd(pool["cost_usd_per_1m_output_tokens"])),
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from simroute.results import compare
 from simroute.results.compare import Summary
 
 UNKNOWN = "-"
@@ -28,11 +29,8 @@ def milliseconds(value_s: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage; 99.97% is not rounded up to 100%."""
-    if share is None:
-        return UNKNOWN
-    text = f"{share:.1%}"
-    return "99.9%" if text == "100.0%" and share < 1 else text
+    """A share as a percentage, rounded down (see `results.compare.percent`)."""
+    return UNKNOWN if share is None else compare.percent(share)
 
 
 def usd(value: float | None) -> str:
@@ -51,7 +49,7 @@ def span(duration_s: float) -> str:
 
 
 def state(summary: Summary) -> str:
-    """The stability label, marked when the run rests on estimated step times."""
+    """The stability label of a policy or one of its pools, marked when it rests on estimated step times."""
     return f"{ESTIMATED_MARK} {summary['stability']}" if summary["estimated"] else str(summary["stability"])
 
 

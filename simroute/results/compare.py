@@ -61,7 +61,7 @@ def answer(summaries: Sequence[Summary], target: float = TARGET_ATTAINMENT) -> s
         if also and len({s["cost_usd_per_month"] for s in summaries if meets(s, target)}) == 1:
             lead = f"Best of the {also + 1} policies that meet the targets"
         return f"{lead}: {best['policy']} at {cost}; {_outcome(best)}."
-    attained = "no" if best["slo_attainment"] is None else f"{best['slo_attainment']:.1%} of"
+    attained = "no" if best["slo_attainment"] is None else f"{percent(best['slo_attainment'])} of"
     state = " and is OVERLOADED" if best["stability"] == "OVERLOADED" else ""
     return (
         f"No policy meets the targets for {target:.0%} of requests: the nearest, {best['policy']} at {cost}, "
@@ -69,10 +69,15 @@ def answer(summaries: Sequence[Summary], target: float = TARGET_ATTAINMENT) -> s
     )
 
 
+def percent(share: float) -> str:
+    """A share as a percentage with one decimal, rounded down: 99.97% is not all, and 98.96% does not reach 99%."""
+    return f"{math.floor(share * 1000 + 1e-6) / 10:.1f}%"
+
+
 def _outcome(summary: Summary) -> str:
     ttft_s = summary["ttft_s"]["p99"]
     p99 = "p99 TTFT unknown" if ttft_s is None else f"p99 TTFT {ttft_s:.3g} s"
-    return f"{p99}, {summary['slo_attainment']:.1%} of requests within their targets"
+    return f"{p99}, {percent(summary['slo_attainment'])} of requests within their targets"
 
 
 def _p99_ttft_s(summary: Summary) -> float:

@@ -22,7 +22,7 @@ from simroute.results.latency import (
 )
 from simroute.results.run import FleetRun, ReplicaTotals, Status
 from simroute.results.slo import Slo, slo_for
-from simroute.results.stability import Stability, stability
+from simroute.results.stability import Stability, pool_stability, stability
 from simroute.units import HOURS_PER_MONTH, SECONDS_PER_HOUR, SECONDS_PER_WEEK
 
 Quality = Callable[[str, str], tuple[float, float, float] | None]
@@ -232,6 +232,7 @@ def _by_group(
 def _by_pool(run: FleetRun) -> dict[str, Any]:
     """Size, work and cost of each pool; `requests_share` is of all completed requests."""
     served = _served(run).sum(axis=1)
+    labels = pool_stability(run)
     pools = {}
     for name, positions in _pools(run).items():
         members = [run.replicas[i] for i in positions]
@@ -240,6 +241,7 @@ def _by_pool(run: FleetRun) -> dict[str, Any]:
             "gpu": members[0].gpu,
             "replicas": len(members),
             "gpus": sum(r.gpus for r in members),
+            "stability": str(labels[name]),
             "estimated": any(r.estimated for r in members),
             "requests_share": _ratio(served[positions].sum(), served.sum()),
             "output_tokens": tokens,
@@ -257,13 +259,21 @@ def _notes(run: FleetRun, label: Stability, top: float) -> list[str]:
     notes = []
     if run.interrupted:
         notes.append(f"interrupted at {run.end_s:.6g} s of simulated time: partial results")
-    if label is Stability.OVERLOADED:
-        notes.append("more arrives than the fleet can serve: p90, p95 and p99 would only measure the trace's length")
-    elif top < max(PERCENTILES) / 100:
+    if label is not Stability.STABLE:
+        notes.append(_queue_note(label, pool_stability(run)))
+    if label is not Stability.OVERLOADED and top < max(PERCENTILES) / 100:
         notes.append(f"{1 - top:.2%} of the requests were cut off: percentiles above {top:.2%} are unknown")
-    if label is Stability.BACKLOGGED:
-        notes.append("for a time more arrived than the fleet could serve; the queue did not keep growing")
-    if _traffic_s(run) < SECONDS_PER_WEEK:
-        hours = _traffic_s(run) / SECONDS_PER_HOUR
-        notes.append(f"extrapolated to a month from {hours:.3g} h of traffic, less than a week")
+    traffic_s = _traffic_s(run)
+    if traffic_s < SECONDS_PER_WEEK:
+        span = f"{traffic_s / SECONDS_PER_HOUR:.3g} h" if traffic_s >= 2 * SECONDS_PER_HOUR else f"{traffic_s:.4g} s"
+        notes.append(f"extrapolated to a month from {span} of traffic, less than a week")
     return notes
+
+
+def _queue_note(label: Stability, pools: Mapping[str, Stability]) -> str:
+    """Which queue grew, and what follows."""
+    named = [name for name, pool_label in pools.items() if pool_label is label]
+    where = f"pool {', '.join(named)}" if named else "the fleet"
+    if label is Stability.OVERLOADED:
+        return f"more arrives than {where} can serve: p90, p95 and p99 would only measure the trace's length"
+    return f"for a time more arrived than {where} could serve; the queue did not keep growing"

@@ -79,8 +79,9 @@ def test_numbers_have_three_digits(value, text):
     assert number(value) == text
 
 
-def test_shares_never_round_up_to_all():
-    assert [percent(share) for share in (None, 0.9999, 1.0, 0.125)] == ["-", "99.9%", "100.0%", "12.5%"]
+def test_shares_are_rounded_down():
+    shares = (None, 0.9999, 1.0, 0.125, 0.9896, 0.29)
+    assert [percent(share) for share in shares] == ["-", "99.9%", "100.0%", "12.5%", "98.9%", "29.0%"]
 
 
 def test_money_and_durations():

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from results.runs import fifo_run, make_run, make_trace
+from results.runs import fifo_run, make_replica, make_run, make_trace
 
 from simroute import rng
 from simroute.results.metrics import summarise
-from simroute.results.stability import Stability, queue_at_arrivals, stability
+from simroute.results.stability import Stability, pool_stability, queue_at_arrivals, stability
 
 
 def poisson(rate, n, seed):
@@ -65,13 +65,32 @@ def test_slow_answers_without_a_queue_are_stable():
 
 def test_the_queue_is_counted_as_a_loop_would():
     run = queue(0.9, 60, 3)
-    run.status[10] = 2
+    run.first_token_s[10] = math.nan
     expected = []
     for i, now_s in enumerate(run.trace.arrival_s):
-        if i != 10:
-            waiting = [j for j in range(i + 1) if j != 10 and run.first_token_s[j] > now_s]
-            expected.append(len(waiting))
-    assert queue_at_arrivals(run).tolist() == expected
+        waiting = [j for j in range(i + 1) if not run.first_token_s[j] <= now_s]
+        expected.append(len(waiting))
+    assert queue_at_arrivals(run.trace.arrival_s, run.first_token_s).tolist() == expected
+
+
+def test_rejected_requests_wait_for_nothing():
+    run = queue(2.0, 1_000, 0)
+    run.status[:] = 2
+    assert stability(run) is Stability.STABLE
+
+
+def test_one_drowning_pool_of_many_is_seen():
+    # 1% of the requests go to a pool that answers none of them: too few to show in the queue of the whole fleet.
+    n = 20_000
+    lost = np.arange(n) % 100 == 0
+    first_s = np.where(lost, math.nan, 0.1)
+    replicas = [make_replica(0, "good"), make_replica(1, "dead")]
+    run = make_run(make_trace(np.arange(n) / 10), first_s, first_s, replicas=replicas, replica=lost, end_s=3_000.0)
+    assert pool_stability(run) == {"good": Stability.STABLE, "dead": Stability.OVERLOADED}
+    assert stability(run) is Stability.OVERLOADED
+    summary = summarise(run, {}, lambda _pool, _class: None)
+    assert "more arrives than pool dead can serve" in summary["notes"][0]
+    assert summary["by_pool"]["good"]["stability"] == "STABLE"
 
 
 def test_an_overloaded_run_has_no_tail():
@@ -80,4 +99,4 @@ def test_an_overloaded_run_has_no_tail():
     for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s"):
         assert summary[name]["p50"] is not None
         assert [summary[name][p] for p in ("p90", "p95", "p99")] == [None] * 3
-    assert any("more arrives than the fleet can serve" in note for note in summary["notes"])
+    assert any("more arrives than pool h100 can serve" in note for note in summary["notes"])
