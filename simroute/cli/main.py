@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from simroute import __version__
 from simroute.cli import catalogue, scenario, trace
@@ -18,7 +19,26 @@ from simroute.errors import SimrouteError
 
 EXIT_INTERNAL = 1
 
+
+class _Commands(typer.core.TyperGroup):
+    """The commands; handles what typer would otherwise answer with silence or the wrong exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            _say("interrupted")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            # Whoever read the pipe (head, less) has left: no error, but Python would complain on flushing at exit.
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            raise typer.Exit from None
+        return result
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     # Plain help: rich would triple the time until it shows.
@@ -57,13 +77,6 @@ def main() -> None:
     except SimrouteError as error:
         _say(*str(error).splitlines())
         code = error.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted")
-        code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) left: that is no error, but Python would complain on flushing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as error:
         if os.environ.get("SIMROUTE_TRACEBACK"):
             raise

@@ -102,9 +102,9 @@ def slos(scenario: Scenario) -> dict[str, Slo]:
 
 def quality_floors(scenario: Scenario, classes: Sequence[str]) -> dict[str, float]:
     """Floors of these classes: their own, else that of `default`; classes without are left out."""
-    stated = {name: wanted.quality_floor for name, wanted in scenario.classes.items()}
-    floors = {name: stated.get(name) or stated.get(DEFAULT_CLASS) for name in classes}
-    return {name: floor for name, floor in floors.items() if floor is not None}
+    stated = {name: c.quality_floor for name, c in scenario.classes.items() if c.quality_floor is not None}
+    default = stated.get(DEFAULT_CLASS)
+    return {name: floor for name in classes if (floor := stated.get(name, default)) is not None}
 
 
 def _scores(table: TableQuality, variant: Named, classes: Sequence[str]) -> dict[str, tuple[float, float, float]]:

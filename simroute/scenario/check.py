@@ -20,7 +20,15 @@ from simroute.hardware import catalogue
 from simroute.policy.routing import POLICIES, PolicyContext, check_options, make_policy
 from simroute.policy.snapshot import VariantInfo
 from simroute.rng import stream
-from simroute.scenario.models import ClassSpec, PolicySpec, PoolSpec, QualityAssumption, Scenario, TraceSource
+from simroute.scenario.models import (
+    ClassSpec,
+    EngineSpec,
+    PolicySpec,
+    PoolSpec,
+    QualityAssumption,
+    Scenario,
+    TraceSource,
+)
 from simroute.scenario.quality import Named, quality_table
 from simroute.scenario.source import Keys, Problem
 from simroute.scenario.variants import look_up, variant_of
@@ -128,7 +136,7 @@ def _pools_fit(parts: Parts) -> Iterator[Problem]:
         if not _hardware_known(pool):
             continue
         unpriced = list(_refusals((*keys, "price"), partial(look_up, pool)))
-        yield from unpriced or _refusals(keys, partial(variant_of, pool))
+        yield from unpriced or map(_at_field, _refusals(keys, partial(variant_of, pool)))
 
 
 def _policies_fit_pools(parts: Parts) -> Iterator[Problem]:
@@ -184,6 +192,16 @@ def _refusals(keys: Keys, action: Callable[[], object]) -> Iterator[Problem]:
         action()
     except SimrouteError as error:
         yield Problem(keys, str(error))
+
+
+def _at_field(problem: Problem) -> Problem:
+    """A pool's problem at the field that its message opens with, as in `kv_cache_dtype: must be ...`."""
+    name, colon, message = problem.message.partition(": ")
+    if colon and name in PoolSpec.model_fields:
+        return Problem((*problem.keys, name), message)
+    if colon and name in EngineSpec.model_fields:
+        return Problem((*problem.keys, "engine", name), message)
+    return problem
 
 
 def _hardware_known(pool: PoolSpec) -> bool:

@@ -98,12 +98,13 @@ def chosen(scenario: Scenario, names: Sequence[str] | None) -> tuple[PolicySpec,
     if not names:
         return scenario.policies
     listed = {spec.name: spec for spec in reversed(scenario.policies)} | {p.shown: p for p in scenario.policies}
-    specs = []
-    for name in dict.fromkeys(names):
+    specs: dict[str, PolicySpec] = {}
+    for name in names:
         if name not in listed and name not in POLICIES:
             raise UsageError(unknown("policy", name, {*listed, *POLICIES}))
-        specs.append(listed.get(name) or PolicySpec(name=name))
-    return tuple(specs)
+        spec = listed.get(name) or PolicySpec(name=name)
+        specs[spec.shown] = spec
+    return tuple(specs.values())
 
 
 @dataclass(frozen=True, slots=True)

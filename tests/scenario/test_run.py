@@ -1,0 +1,61 @@
+"""The public `run`: the same trace under every policy, the same results every time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import simroute
+from simroute.errors import UsageError
+from simroute.results.run import Status
+from simroute.scenario.run import chosen, run
+
+
+@pytest.fixture
+def scenario(reading, data):
+    data["policies"] = ["round_robin", "random", {"name": "least_kv", "label": "kv"}]
+    data["pools"][0]["replicas"] = 3
+    return reading(data).scenario
+
+
+def test_every_policy_replays_the_whole_trace_in_the_scenarios_order(scenario):
+    result = simroute.run(scenario)
+    assert [r.summary["policy"] for r in result.results] == ["round_robin", "random", "kv"]
+    for policy in result.results:
+        assert policy.fleet.trace is result.built.trace
+        assert policy.fleet.status.tolist() == [Status.COMPLETED] * 20
+        assert policy.summary["requests"]["arrived"] == 20
+    assert not result.interrupted
+
+
+def test_a_path_will_do(scenario, tmp_path):
+    assert simroute.run(str(tmp_path / "scenario.yaml"), ["random"]).summary()["scenario"] == "tiny"
+
+
+def test_processes_change_nothing(scenario):
+    alone, together = run(scenario, jobs=1), run(scenario, jobs=2)
+    assert alone.summary() == together.summary()
+    for one, other in zip(alone.results, together.results, strict=True):
+        np.testing.assert_array_equal(one.fleet.finish_s, other.fleet.finish_s)
+
+
+def test_policies_share_their_luck_and_the_seed_changes_it(scenario):
+    def replicas(**options):
+        return run(scenario, ["random"], **options).results[0].fleet.replica.tolist()
+
+    assert replicas() == replicas(seed=scenario.seed)
+    assert replicas() != replicas(seed=scenario.seed + 1)
+
+
+def test_policies_are_chosen_by_label_or_name(scenario):
+    assert [p.shown for p in chosen(scenario, None)] == ["round_robin", "random", "kv"]
+    assert [p.shown for p in chosen(scenario, ["kv", "least_kv", "quant_aware"])] == ["kv", "quant_aware"]
+    with pytest.raises(UsageError, match="unknown policy 'vk': did you mean kv"):
+        chosen(scenario, ["vk"])
+
+
+def test_the_manifest_is_about_inputs_alone(scenario):
+    manifest = run(scenario, ["random"], seed=4).manifest()
+    assert manifest["seed"] == 4
+    assert manifest["scenario"]["pools"][0]["replicas"] == 3
+    assert manifest == run(scenario, ["random"], seed=4).manifest()
