@@ -19,7 +19,10 @@ _BAR_COLUMNS = 32
 
 def show(stats: TraceStats, console: Console) -> None:
     """Draw everything in `stats`."""
-    console.print(Group(*_parts(stats)), highlight=False, soft_wrap=False)
+    console.print(Group(*_parts(stats)))
+    for note in stats.notes:
+        # One line each however narrow the terminal, so that a path in it can be copied.
+        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
 
 
 def columns_chart(values: Sequence[float], rows: int = _CHART_ROWS) -> list[str]:
@@ -57,8 +60,6 @@ def _parts(stats: TraceStats) -> Iterator[RenderableType]:
     for title, groups in (("class", stats.classes), ("tier", stats.tiers), ("tenant", stats.tenants)):
         yield Text()
         yield _group_table(title, groups, with_reuse=stats.reuse is not None)
-    for note in stats.notes:
-        yield Text(f"note: {note}", style="yellow")
 
 
 def _rate(rate: Rate) -> Iterator[RenderableType]:

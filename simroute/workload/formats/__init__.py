@@ -15,8 +15,9 @@ from simroute.workload.formats.azure import AzureReader
 from simroute.workload.formats.base import TraceReader
 from simroute.workload.formats.burstgpt import BurstGptReader
 from simroute.workload.formats.mooncake import MooncakeReader
-from simroute.workload.formats.native import NativeReader, write_trace
+from simroute.workload.formats.native import NativeReader
 from simroute.workload.formats.vllm_bench import VllmBenchReader
+from simroute.workload.formats.write import write_trace
 from simroute.workload.trace import Trace
 
 __all__ = ["FORMATS", "TraceReader", "read_trace", "sniff_format", "write_trace"]

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from simroute.workload.columns import Floats
-from simroute.workload.formats.base import BadRows, Collector, Field, Values, csv_chunks, csv_header, tokens
+from simroute.workload.formats.base import BadRows, Collector, Field, Values, tokens
+from simroute.workload.formats.text import csv_chunks, csv_header
 from simroute.workload.trace import Trace
 
 _EPOCH = datetime(2023, 1, 1, tzinfo=UTC)

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from simroute.workload.columns import DEFAULT_NAME, Coded, Ints
-from simroute.workload.formats.base import BadRows, Collector, Field, csv_chunks, csv_header, tokens
+from simroute.workload.formats.base import BadRows, Collector, Field, tokens
+from simroute.workload.formats.text import csv_chunks, csv_header
 from simroute.workload.trace import Trace
 
 _FIELDS = (Field("Timestamp"), tokens("Request tokens"), tokens("Response tokens"))

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from simroute.workload.columns import Floats
-from simroute.workload.formats.base import BadRows, Chunk, Collector, Field, first_record, json_chunks, tokens
+from simroute.workload.formats.base import BadRows, Chunk, Collector, Field, tokens
+from simroute.workload.formats.text import first_record, json_chunks
 from simroute.workload.prefixes import from_rows
 from simroute.workload.trace import Trace
 

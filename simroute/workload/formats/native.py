@@ -1,4 +1,4 @@
-"""simroute's own trace schema as CSV, JSON lines (each also .gz) and Parquet: reading and writing.
+"""simroute's own trace schema as CSV, JSON lines (each also .gz) and Parquet: the columns, and reading them.
 
 Columns: `arrival_s`, `input_tokens`, `output_tokens` (required), `request_class`, `tenant`, `tier`, `priority`,
 `session`, `prefix_block_tokens` (the same in every row that gives it), `prefix_ids` (optional).
@@ -8,40 +8,26 @@ May import the formats' base and the workload's trace.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise, repeat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simroute.errors import OutputError, TraceError, UsageError
-from simroute.workload.formats.base import (
-    BadRows,
-    Chunk,
-    Collector,
-    Field,
-    csv_chunks,
-    csv_header,
-    first_record,
-    json_chunks,
-    tokens,
-)
+from simroute.errors import TraceError
+from simroute.workload.formats.base import BadRows, Chunk, Collector, Field, tokens
+from simroute.workload.formats.text import csv_chunks, csv_header, first_record, json_chunks
 from simroute.workload.prefixes import Ragged, empty, from_rows, offsets_of
 from simroute.workload.trace import Trace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_REQUIRED = ("arrival_s", "input_tokens", "output_tokens")
+REQUIRED = ("arrival_s", "input_tokens", "output_tokens")
 _NAMES = ("request_class", "tenant", "tier")
 _NUMBERS = ("priority", "session", "prefix_block_tokens")
 _OPTIONAL = (*_NAMES, *_NUMBERS, "prefix_ids")
-COLUMNS = (*_REQUIRED, *_OPTIONAL)
+COLUMNS = (*REQUIRED, *_OPTIONAL)
 """Every column, in the order written."""
 
 MAX_RUN = 1 << 20
@@ -64,7 +50,7 @@ class NativeReader:
 
     def sniff(self, path: Path) -> bool:
         """Whether it is Parquet, or text that names the required columns."""
-        return _is_parquet(path) or set(_REQUIRED) <= {*csv_header(path)} | first_record(path).keys()
+        return _is_parquet(path) or set(REQUIRED) <= {*csv_header(path)} | first_record(path).keys()
 
     def read(self, path: Path) -> Trace:
         """The trace; see `TraceReader`."""
@@ -94,27 +80,6 @@ class NativeReader:
         )
 
 
-def write_trace(trace: Trace, path: str | Path) -> None:
-    """Write `trace` in the form that the name asks for: .csv, .jsonl (each also with .gz) or .parquet.
-
-    Reading it again gives the same fingerprint; the trace's name and notes are not written.
-    Raises UsageError for another ending, OutputError when the file cannot be written.
-    """
-    path = Path(path)
-    name = path.name.lower()
-    try:
-        if name.endswith(".parquet"):
-            _write_parquet(trace, path)
-        elif name.endswith((".csv", ".csv.gz")):
-            _write_text(path, _csv_lines(trace))
-        elif name.endswith((".jsonl", ".jsonl.gz")):
-            _write_text(path, _json_lines(trace))
-        else:
-            raise UsageError(f"{path}: a trace is written as .csv, .csv.gz, .jsonl, .jsonl.gz or .parquet")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
 def _is_parquet(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(4) == b"PAR1"
@@ -125,7 +90,7 @@ def _chunks(path: Path, bad: BadRows) -> Iterator[tuple[Chunk, Ragged, dict[int,
     if _is_parquet(path):
         yield from _parquet_chunks(path)
         return
-    text = json_chunks(path, COLUMNS, bad) if first_record(path) else csv_chunks(path, _REQUIRED, _OPTIONAL, bad)
+    text = json_chunks(path, COLUMNS, bad) if first_record(path) else csv_chunks(path, REQUIRED, _OPTIONAL, bad)
     for chunk in text:
         yield chunk, *_parsed_ids(chunk.columns["prefix_ids"])
 
@@ -177,7 +142,7 @@ def _parquet_chunks(path: Path) -> Iterator[tuple[Chunk, Ragged, dict[int, str]]
     try:
         with pq.ParquetFile(path) as file:
             present = [name for name in COLUMNS if name in file.schema_arrow.names]
-            absent = [name for name in _REQUIRED if name not in present]
+            absent = [name for name in REQUIRED if name not in present]
             if absent:
                 raise TraceError(f"{path}: column {absent[0]} is missing")
             first = 1
@@ -207,82 +172,3 @@ def _arrow_ids(batch: pa.RecordBatch) -> Ragged:
     column = batch.column("prefix_ids")
     lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     return Ragged(offsets_of(lengths), column.flatten().to_numpy(zero_copy_only=False).astype(np.int64))
-
-
-def _write_parquet(trace: Trace, path: Path) -> None:
-    """Ids go in as differences, which suits runs of consecutive ids; everything is then compressed with zstd."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = {name: pa.array(getattr(trace, name)) for name in (*_REQUIRED, "priority", "session")}
-    for name, (code, names) in trace.coded_columns().items():
-        columns[name] = pa.DictionaryArray.from_arrays(pa.array(code.astype(np.int32)), pa.array(names, pa.string()))
-    columns["prefix_ids"] = pa.ListArray.from_arrays(
-        pa.array(trace.prefix_offsets.astype(np.int32)), pa.array(trace.prefix_ids)
-    )
-    columns["prefix_block_tokens"] = pa.array(np.full(len(trace), trace.prefix_block_tokens))
-    encodings = {"prefix_ids.list.element": "DELTA_BINARY_PACKED", "session": "DELTA_BINARY_PACKED"}
-    with path.open("wb") as file:
-        pq.write_table(
-            pa.table({name: columns[name] for name in COLUMNS}),
-            file,
-            compression="zstd",
-            compression_level=19,
-            use_dictionary=[name for name in COLUMNS if name not in ("arrival_s", "session", "prefix_ids")],
-            column_encoding={"arrival_s": "BYTE_STREAM_SPLIT", **encodings},
-        )
-
-
-def _write_text(path: Path, lines: Iterator[str]) -> None:
-    if path.suffix == ".gz":
-        # Neither name nor time in the header: the same trace gives the same bytes.
-        with path.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
-            packed.writelines(line.encode() for line in lines)
-    else:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            file.writelines(lines)
-
-
-def _csv_lines(trace: Trace) -> Iterator[str]:
-    line = io.StringIO()
-    writer = csv.writer(line, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in _rows(trace, _id_words(trace)):
-        writer.writerow(row)
-        yield line.getvalue()
-        line.seek(0)
-        line.truncate()
-    # Without rows there is still the header.
-    yield line.getvalue()
-
-
-def _json_lines(trace: Trace) -> Iterator[str]:
-    bounds = trace.prefix_offsets.tolist()
-    ids = (trace.prefix_ids[first:last].tolist() for first, last in pairwise(bounds))
-    return (json.dumps(dict(zip(COLUMNS, row, strict=True))) + "\n" for row in _rows(trace, ids))
-
-
-def _rows(trace: Trace, prefix_ids: Iterable[object]) -> Iterator[tuple[object, ...]]:
-    """Rows as plain Python values in the order of COLUMNS, with `prefix_ids` as given."""
-    coded = trace.coded_columns()
-    columns: dict[str, Iterable[object]] = {
-        "prefix_ids": prefix_ids,
-        "prefix_block_tokens": repeat(trace.prefix_block_tokens, len(trace)),
-        **{name: map(column.names.__getitem__, column.code.tolist()) for name, column in coded.items()},
-    }
-    return zip(*(columns[name] if name in columns else getattr(trace, name).tolist() for name in COLUMNS), strict=True)
-
-
-def _id_words(trace: Trace) -> Iterator[str]:
-    """The ids of each request as text; two or more consecutive ones as `first..last`."""
-    ids = trace.prefix_ids
-    opens = np.diff(ids, prepend=0) != 1
-    opens[trace.prefix_offsets[:-1][trace.prefixes.lengths > 0]] = True
-    starts = np.flatnonzero(opens)
-    lasts = ids[np.append(starts, len(ids))[1:] - 1].tolist()
-    words = [
-        f"{first}..{last}" if last > first else str(first)
-        for first, last in zip(ids[starts].tolist(), lasts, strict=True)
-    ]
-    bounds = np.searchsorted(starts, trace.prefix_offsets).tolist()
-    return (" ".join(words[first:last]) for first, last in pairwise(bounds))

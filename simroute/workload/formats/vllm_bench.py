@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from simroute.errors import TraceError
-from simroute.workload.formats.base import BadRows, Chunk, Collector, Field, beginning, open_text, tokens
+from simroute.workload.formats.base import BadRows, Chunk, Collector, Field, tokens
+from simroute.workload.formats.text import beginning, open_text
 from simroute.workload.trace import Trace
 
 _FIELDS = (Field("start_times"), tokens("input_lens"), tokens("output_lens"))

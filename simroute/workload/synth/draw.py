@@ -65,9 +65,10 @@ def arrival_times(arrivals: Arrivals, spec: MixSpec, rng: np.random.Generator) -
     if isinstance(arrivals, Diurnal):
         time_s, expected = cumulative_arrivals(arrivals, spec)
         position = _renewal(_gamma_gaps(rng, 1.0, arrivals.cv), expected[-1], arrivals.cv)
-        # A stretch without arrivals (trough 0, a weekday of 0) is a plateau: drop repeats, so that the inverse exists.
-        rising = np.diff(expected, prepend=-1.0) > 0
-        times: Floats = np.interp(position, expected[rising], time_s[rising])
+        # The step in which each position falls; one without arrivals (trough 0, a weekday of 0) is never chosen.
+        step = np.searchsorted(expected, position, side="right") - 1
+        inside = (position - expected[step]) / (expected[step + 1] - expected[step])
+        times: Floats = time_s[step] + inside * (time_s[step + 1] - time_s[step])
         return times
     if isinstance(arrivals, Weibull):
         # A Weibull gap of scale 1 has mean gamma(1 + 1/k).
