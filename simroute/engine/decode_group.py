@@ -16,7 +16,8 @@ from simroute.engine.sequence import EngineRequest
 class DecodeGroup:
     """Members with their summed context, phases of block growth and a heap of last steps.
 
-    `size` counts the members; adding to `steps` gives each of them as many tokens, and must not pass the next stop; `context_tokens` is the summed number of computed tokens now.
+    `size` counts the members. Adding to `steps` gives each of them as many tokens; it must not pass the next stop.
+    `context_tokens` is the summed number of computed tokens now.
     """
 
     def __init__(self, block_size: int) -> None:

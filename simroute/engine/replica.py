@@ -14,6 +14,7 @@ arrival. Both modes ask the same scheduler and give the same times.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import simpy
@@ -46,14 +47,25 @@ class Observer(Protocol):
 
 
 class Wake(simpy.Event):
-    """A replica's next schedule point; superseded ones are ignored when they come up."""
+    """A replica's standing event: queued anew for each schedule point; superseded times are ignored when they come.
 
-    def __init__(self, replica: Replica, at_s: float) -> None:
-        self.env = env = replica.env
-        self.callbacks = [replica.on_wake]
+    One object serves all of them, so that a schedule point allocates nothing.
+    """
+
+    def __init__(self, env: simpy.Environment, on_wake: Callable[[simpy.Event], None]) -> None:
+        self.env = env
         self._ok = True
         self._value = None
-        env.schedule(self, AFTER_ARRIVALS, max(at_s - env.now, 0.0))
+        self._standing = [on_wake]
+
+    @property
+    def callbacks(self) -> list[Callable[[simpy.Event], None]]:  # type: ignore[override]
+        """Never used up, as SimPy would have it."""
+        return self._standing
+
+    @callbacks.setter
+    def callbacks(self, used: object) -> None:
+        pass
 
 
 class Replica:
@@ -88,8 +100,9 @@ class Replica:
         self._completions: deque[tuple[float, list[EngineRequest]]] = deque()  # last tokens in flight
         self._stretch: Stretch | None = None
         self._stretch_steps = 0
-        self._wake: Wake | None = None  # None while idle
-        self._wake_s = 0.0
+        self._wake = Wake(env, self._on_wake)
+        self._wake_s = self._wake_now = 0.0
+        self._idle = True
 
     # -- what the fleet sees ------------------------------------------------------------------------------------------
 
@@ -121,7 +134,8 @@ class Replica:
         """A request arrives now."""
         scheduler = self.scheduler
         scheduler.add(request)
-        if self._wake is None:
+        if self._idle:
+            self._idle = False
             self._wake_at(self.env.now)
         elif self._stretch is not None and not scheduler.blocked:
             self._cut(self._stretch)
@@ -129,12 +143,14 @@ class Replica:
     # -- the clock ----------------------------------------------------------------------------------------------------
 
     def _wake_at(self, at_s: float) -> None:
+        """The next schedule point is at `at_s`."""
+        now = self.env.now
         self._wake_s = at_s
-        self._wake = Wake(self, at_s)
+        self._wake_now = self.env.now if at_s <= now else now + (at_s - now)  # what SimPy's clock will show
+        self.env.schedule(self._wake, AFTER_ARRIVALS, max(at_s - now, 0.0))
 
-    def on_wake(self, event: simpy.Event) -> None:
-        """A schedule point is reached."""
-        if event is not self._wake:
+    def _on_wake(self, _: simpy.Event) -> None:
+        if self._idle or self.env.now != self._wake_now:
             return
         if self._stretch is not None:
             self._take_stretch()
@@ -143,8 +159,9 @@ class Replica:
     def _turn(self, now: float) -> None:
         """Process outputs that are due, schedule, and set the next schedule point."""
         scheduler = self.scheduler
-        self._complete(now)
-        while scheduler.has_requests:
+        if self._completions:
+            self._complete(now)
+        while scheduler.running or scheduler.waiting:
             if self._begin_stretch(now):
                 return
             next_s = self._step(now)
@@ -152,7 +169,7 @@ class Replica:
                 if not self._begin_stretch(next_s):
                     self._wake_at(next_s)
                 return
-        self._wake = None
+        self._idle = True
 
     def _complete(self, now: float) -> None:
         completions = self._completions
@@ -171,7 +188,9 @@ class Replica:
                 raise SimulationError(self._stuck())
             return max(now, before_s)
         self._execute(out, now)
-        return max(now, before_s) if self._async else self._end_s
+        if not self._async:
+            return self._end_s
+        return before_s if before_s > now else now
 
     def _execute(self, out: SchedulerOutput, now: float) -> None:
         """Account for one scheduled step, which starts when the step before it ends."""
@@ -215,18 +234,20 @@ class Replica:
         if not steps:
             return False
         base_s = start_s if start_s > self._end_s else self._end_s
+        first_s, growth_s = self._decode_time()
         drain = self._async and scheduler.can_drain_after(steps)
-        self._stretch = stretch = self._plan(start_s, base_s, steps, drain)
-        self._stretch_steps = stretch.points
-        self._wake_at(stretch.point_s(stretch.points))
+        stretch = Stretch(start_s, base_s, steps, first_s, growth_s, self._lag)
+        self._stretch = stretch
+        self._stretch_steps = steps + drain
+        self._wake_at(stretch.point_s(steps + drain))
         return True
 
-    def _plan(self, start_s: float, base_s: float, steps: int, drain: bool) -> Stretch:
+    def _decode_time(self) -> tuple[float, float]:
+        """Seconds that the group's next step takes, and how much longer each one after it."""
         group = self.scheduler.group
-        seqs = group.size
-        intercept_s, slope_s = self._step_time.decode_line(seqs)
-        first_s = intercept_s + slope_s * (group.context_tokens + seqs)
-        return Stretch(start_s, base_s, steps, first_s, slope_s * seqs, seqs, self._lag, drain)
+        size = group.size
+        intercept_s, slope_s = self._step_time.decode_line(size)
+        return intercept_s + slope_s * (group.context_tokens + size), slope_s * size
 
     def _cut(self, stretch: Stretch) -> None:
         """An arrival ends the stretch at the next schedule point."""
@@ -236,26 +257,33 @@ class Replica:
             self._wake_at(stretch.point_s(point))
 
     def _take_stretch(self) -> None:
-        """Carry out the stretch up to where it was cut."""
+        """Carry out the stretch up to where it was cut.
+
+        One step more than it has is the drain: under async scheduling, the step of the others that is scheduled
+        before the last tokens of those who stop have arrived.
+        """
         stretch = self._stretch
         assert stretch is not None
         self._stretch = None
         steps = self._stretch_steps
-        if steps > stretch.steps:
-            self._run(stretch, stretch.steps)
-            if self.scheduler.group.size:
-                self._run(self._plan(self._end_s, self._end_s, 1, False), 1)
-        elif steps:
-            self._run(stretch, steps)
+        drain = steps > stretch.steps
+        if drain:
+            steps -= 1
+        if steps:
+            elapsed_s = stretch.elapsed_s(steps)
+            self._decode(steps, stretch.first_s, stretch.growth_s, elapsed_s, stretch.base_s + elapsed_s)
+        if drain and self.scheduler.group.size:
+            first_s, growth_s = self._decode_time()
+            self._decode(1, first_s, growth_s, first_s, self._end_s + first_s)
 
-    def _run(self, stretch: Stretch, steps: int) -> None:
-        """Account for the first `steps` steps of a stretch."""
+    def _decode(self, steps: int, first_s: float, growth_s: float, elapsed_s: float, end_s: float) -> None:
+        """Account for `steps` steps of the group, ending at `end_s`."""
+        seqs = self.scheduler.group.size
         leaving = self.scheduler.run_decode(steps)
-        elapsed_s = stretch.elapsed_s(steps)
-        self._end_s = stretch.base_s + elapsed_s
+        self._end_s = end_s
         self.busy_s += elapsed_s
         self.steps += steps
-        self.output_tokens += steps * stretch.seqs
-        self._observer.gaps(stretch.first_s, stretch.first_s + (steps - 1) * stretch.growth_s, steps, stretch.seqs)
+        self.output_tokens += steps * seqs
+        self._observer.gaps(first_s, first_s + (steps - 1) * growth_s, steps, seqs)
         if leaving:
-            self._completions.append((self._end_s, leaving))
+            self._completions.append((end_s, leaving))

@@ -9,26 +9,17 @@ from collections.abc import Iterator
 from simroute.engine.sequence import EngineRequest
 
 
-class FCFSQueue:
-    """Arrivals at the end; preempted requests go back to the front."""
+class FCFSQueue(deque[EngineRequest]):
+    """Arrivals at the end; preempted requests go back to the front. (`remove` is the deque's own.)"""
 
-    def __init__(self) -> None:
-        self._requests: deque[EngineRequest] = deque()
-        self.push = self._requests.append
-        self.push_back = self._requests.appendleft
-        self.pop = self._requests.popleft
-        self.remove = self._requests.remove
-
-    def __len__(self) -> int:
-        return len(self._requests)
-
-    def __iter__(self) -> Iterator[EngineRequest]:
-        return iter(self._requests)
+    push = deque.append
+    push_back = deque.appendleft
+    pop_head = deque.popleft
 
     @property
     def head(self) -> EngineRequest:
         """The next to be admitted."""
-        return self._requests[0]
+        return self[0]
 
 
 class PriorityQueue:
@@ -56,7 +47,7 @@ class PriorityQueue:
         """A preempted request comes back."""
         self.push(request)
 
-    def pop(self) -> EngineRequest:
+    def pop_head(self) -> EngineRequest:
         """Remove the head and return it."""
         return heapq.heappop(self._heap)[1]
 

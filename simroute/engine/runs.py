@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from simroute.engine.blocks import NO_HIT, Hit
 from simroute.engine.sequence import EngineRequest
 
+ANONYMOUS = -1 << 62
+"""The key of what finished requests leave behind and nobody else has."""
+
 
 class Run:
     """Blocks `lo`..`hi` of the content `key`: of one id, or (negative key) of one request's own tail.
@@ -50,7 +53,7 @@ class RunPool:
         self.free = self.usable
         self._unhashed = self.usable
         self._cached: dict[int, list[Run]] = {}  # oldest first: vLLM hits the oldest of equal blocks
-        self._ends = Run(0, 0, 0, 0)
+        self._ends = Run(ANONYMOUS, 0, 0, 0)
 
     def find(self, request: EngineRequest, max_blocks: int) -> Hit:
         """See KVPool: walks the request's content ids, then its own tail, until the first gap."""
@@ -126,21 +129,25 @@ class RunPool:
 
     def release(self, request: EngineRequest) -> None:
         """See KVPool."""
-        unhashed = request.num_blocks - request.num_cached_blocks
+        cached, held = request.num_cached_blocks, request.blocks
+        unhashed = request.num_blocks - cached
         self._unhashed += unhashed
         self.free += unhashed
-        own_lo = max(request.content_blocks, request.blocks[-1].hi if self._holds_own(request) else 0)
-        if request.num_cached_blocks > own_lo:
-            own = Run(-1 - request.index, own_lo, request.num_cached_blocks, 1)
-            if not request.drained:  # preempted: it may come back to what it computed
+        own_lo = max(request.content_blocks, held[-1].hi) if self._holds_own(request) else request.content_blocks
+        if cached > own_lo:
+            if request.drained:
+                self._append_anonymous(cached - own_lo)
+            else:  # preempted: it may come back to what it computed
+                own = Run(-1 - request.index, own_lo, cached, 0)
                 self._cached.setdefault(own.key, []).append(own)
-            request.blocks.append(own)
-        for held in reversed(request.blocks):
-            for run in (held,) if held.parts is None else reversed(tuple(held.leaves())):
-                run.ref -= 1
-                if not run.ref:
-                    self._append(run)
-        request.blocks = []
+                self._append(own)
+        for run in reversed(held):
+            for leaf in (run,) if run.parts is None else reversed(tuple(run.leaves())):
+                leaf.ref -= 1
+                if not leaf.ref:
+                    self._append(leaf)
+        if held:
+            request.blocks = []
         request.num_blocks = request.num_cached_blocks = 0
 
     @staticmethod
@@ -187,6 +194,15 @@ class RunPool:
             run.next.prev, run.prev.next = left, right
         return parts
 
+    def _append_anonymous(self, blocks: int) -> None:
+        """Free blocks whose content nobody will ask for again: they join such a run at the tail, if there is one."""
+        tail = self._ends.prev
+        if tail.key == ANONYMOUS and tail is not self._ends:
+            tail.hi += blocks
+            self.free += blocks
+        else:
+            self._append(Run(ANONYMOUS, 0, blocks, 0))
+
     def _append(self, run: Run) -> None:
         tail = self._ends.prev
         run.prev, run.next = tail, self._ends
@@ -199,7 +215,7 @@ class RunPool:
 
     def _forget(self, run: Run) -> None:
         runs = self._cached.get(run.key)
-        if runs is None or run not in runs:  # a finished request's own tail was never listed
+        if runs is None:  # anonymous
             return
         runs.remove(run)
         if not runs:

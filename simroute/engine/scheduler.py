@@ -108,15 +108,14 @@ class Scheduler:
     def schedule(self) -> SchedulerOutput:
         """Decide one step: advance RUNNING, then admit from WAITING."""
         out = SchedulerOutput()
-        threshold = self._prefill_threshold()
+        threshold = self._prefill_threshold() if self.config.long_prefill_token_threshold else 0
         self.blocked = False
-        literally = not (self.group.size and self._group_can_advance(threshold))
+        budget = self._advance_group(out, threshold) if self.group.size else -1
+        literally = budget < 0
         if literally:
             self._dissolve_group()
             budget = self._advance_literally(out, threshold)
-        else:
-            budget = self._advance_group(out, threshold)
-        if not out.preempted and self.waiting:
+        if self.waiting and not out.preempted:
             self._admit(out, threshold, budget)
         self._close(out)
         self._form_group(self.running if literally else out.scheduled)
@@ -136,9 +135,8 @@ class Scheduler:
             self.blocked = False
 
     def _prefill_threshold(self) -> int:
+        """The most tokens a request may prefill in this step while others queue (0: no limit)."""
         threshold = self.config.long_prefill_token_threshold
-        if not threshold:
-            return 0
         eligible = len(self.running) + len(self.waiting)
         if eligible <= 1:
             return 0
@@ -211,49 +209,55 @@ class Scheduler:
 
     def _admit(self, out: SchedulerOutput, threshold: int, budget: int) -> None:
         """Take from the head of WAITING while it fits; the first that does not fit blocks the rest."""
-        config, pool = self.config, self.pool
+        config, pool, waiting, running = self.config, self.pool, self.waiting, self.running
         self._register_written()
-        while self.waiting and budget > 0:
-            if len(self.running) >= self._max_running:
+        while waiting and budget > 0:
+            if len(running) >= self._max_running:
                 self.blocked = True
                 break
-            request = self.waiting.head
+            request = waiting.head
             total = request.target_tokens
             hit = pool.find(request, (total - 1) // config.block_size) if config.enable_prefix_caching else NO_HIT
-            hit_tokens = hit.blocks * config.block_size
-            tokens = total - hit_tokens
+            tokens = total - hit.blocks * config.block_size
             if 0 < threshold < tokens:
                 tokens = threshold
-            if not config.enable_chunked_prefill and tokens > budget:
-                break
-            tokens = min(tokens, budget)
-            if not self._fits(total, hit, hit_tokens + tokens):
+            if tokens > budget:
+                if not config.enable_chunked_prefill:
+                    break
+                tokens = budget
+            if not self._fits(total, hit, tokens):
                 self.blocked = True
                 break
-            self.waiting.pop()
-            self._start(request, hit, hit_tokens)
-            self._grant(out, request, tokens)
-            out.admitted[request] = hit_tokens
+            waiting.pop_head()
+            self._start(out, request, hit, tokens)
             budget -= tokens
 
-    def _fits(self, total: int, hit: Hit, slots: int) -> bool:
+    def _fits(self, total: int, hit: Hit, tokens: int) -> bool:
         """Whether a waiting request can be admitted: hit blocks that are free now must be taken from the free list."""
-        config, size = self.config, self.config.block_size
-        tokens = max(total, slots) if config.scheduler_reserve_full_isl else slots
-        needed = max(-(-min(tokens, config.max_model_len) // size) - hit.blocks, 0) + hit.free
+        config = self.config
+        slots = total if config.scheduler_reserve_full_isl else hit.blocks * config.block_size + tokens
+        needed = -(-slots // config.block_size) - hit.blocks + hit.free
         if self.running:
             needed += self._watermark_blocks
         return needed <= self.pool.free
 
-    def _start(self, request: EngineRequest, hit: Hit, hit_tokens: int) -> None:
+    def _start(self, out: SchedulerOutput, request: EngineRequest, hit: Hit, tokens: int) -> None:
+        """Move a request to RUNNING with its hit blocks, and blocks for `tokens` tokens of prefill."""
+        pool, block_size = self.pool, self.config.block_size
+        hit_tokens = hit.blocks * block_size
+        computed = hit_tokens + tokens
         if hit.blocks:
-            self.pool.attach(request, hit)
+            pool.attach(request, hit)
+        pool.grow(request, -(-computed // block_size) - hit.blocks)
+        pool.register(request, computed // block_size)
         self.running[request] = None
-        request.running = True
-        request.num_computed_tokens = hit_tokens
-        self._admissions += 1
-        request.admission = self._admissions
         self.prefilling.append(request)
+        self._admissions += 1
+        request.running = True
+        request.admission = self._admissions
+        request.num_computed_tokens = hit_tokens
+        out.scheduled[request] = tokens
+        out.admitted[request] = hit_tokens
         if request.cached_tokens < 0:
             request.cached_tokens = hit_tokens
             if self.config.enable_prefix_caching:
@@ -265,18 +269,16 @@ class Scheduler:
     def decode_run(self) -> int:
         """How many further steps only decode, with nobody admitted, finished or preempted before the last of them.
 
-        0 when the next step must be decided by `schedule()`. Requests whose last output is still in flight count as
-        a change to come: callers ask only when there is none.
+        0 when the next step must be decided by `schedule()`: among others while a last token is still in flight.
         """
-        group = self.group
-        if not group.size or self.prefilling or group.size != len(self.running):
+        group, waiting = self.group, self.waiting
+        size = group.size
+        if not size or size != len(self.running) or (waiting and not self.blocked):
             return 0
-        if self.waiting and not self.blocked:
-            return 0
-        if group.size > self.config.max_num_batched_tokens:
+        if size > self.config.max_num_batched_tokens:
             return 0
         limit = group.steps_to_next_stop
-        if self.waiting and group.writers:
+        if waiting and group.writers:
             limit = 1  # what they write may be what the head of WAITING can hit
         return group.steps_within(self.pool.free, limit)
 
@@ -295,51 +297,43 @@ class Scheduler:
         group = self.group
         self._take(group.blocks_for(steps))
         group.steps += steps
-        return self._leave()
+        return [] if group.steps_to_next_stop else self._leave()
 
     def _take(self, blocks: int) -> None:
         if blocks and self._counting_pool is not None:
             self._counting_pool.take(blocks)
 
     def _leave(self) -> list[EngineRequest]:
-        group = self.group
-        if group.steps_to_next_stop:
-            return []
         self._register_written()
-        return group.pop_leaving()
-
-    def _group_can_advance(self, threshold: int) -> bool:
-        """Whether the literal path would give every member its token and every prefill its chunk, without preempting.
-
-        Without a threshold an unfinished prefill has used up the budget of its step, so that nobody was admitted after
-        it: it stands last, and the members are served first. With one, the order matters only when the budget is short.
-        """
-        budget = self.config.max_num_batched_tokens - self.group.size
-        if budget < 0:
-            return False
-        blocks = self.group.blocks_for(1)
-        for request in self.prefilling:
-            if threshold and self._wanted_tokens(request, threshold, budget + 1) > budget:
-                return False
-            tokens = self._wanted_tokens(request, threshold, budget)
-            if tokens > 0:
-                budget -= tokens
-                blocks += self._growth(request, tokens)
-        return blocks <= self.pool.free
+        return self.group.pop_leaving()
 
     def _advance_group(self, out: SchedulerOutput, threshold: int) -> int:
-        """One step of the group and of the prefills. Returns the budget left."""
+        """One step of the group and of the prefills. Returns the budget left, or -1 (and does nothing) when the
+        literal path might do otherwise: when blocks run short, or budget where the order of RUNNING decides.
+
+        Without a threshold the order does not matter: an unfinished prefill has used up the budget of its step, so
+        that nobody was admitted after it. It stands last, and the members are served first.
+        """
         group = self.group
+        budget = self.config.max_num_batched_tokens - group.size
+        blocks = group.blocks_for(1)
+        chunks: list[tuple[EngineRequest, int]] = []
+        for request in self.prefilling:
+            tokens = self._wanted_tokens(request, threshold, max(budget, 0))
+            if threshold and tokens < self._wanted_tokens(request, threshold, budget + 1):
+                return -1
+            if tokens > 0:
+                chunks.append((request, tokens))
+                budget -= tokens
+                blocks += self._growth(request, tokens)
+        if budget < 0 or blocks > self.pool.free:
+            return -1
         self._take(group.blocks_for(1))
         group.steps += 1
         out.decoding = group.size
-        budget = self.config.max_num_batched_tokens - group.size
-        for request in self.prefilling:
-            tokens = self._wanted_tokens(request, threshold, budget)
-            if tokens > 0:
-                self._register_written(request.admission)
-                self._grant(out, request, tokens)
-                budget -= tokens
+        for request, tokens in chunks:
+            self._register_written(request.admission)
+            self._grant(out, request, tokens)
         return budget
 
     def _dissolve_group(self) -> None:
@@ -373,9 +367,10 @@ class Scheduler:
 
     def _close(self, out: SchedulerOutput) -> None:
         """Advance what was scheduled, see who samples, and sum up the batch."""
+        group = self.group
         group_size = out.decoding
         prefill_seqs = prefill_tokens = prefill_pairs = sampled = 0
-        decode_seqs, decode_context = group_size, self.group.context_tokens
+        decode_seqs, decode_context = group_size, group.context_tokens
         for request, tokens in out.scheduled.items():
             start = out.start[request] = request.num_computed_tokens
             request.num_computed_tokens = start + tokens
@@ -386,10 +381,10 @@ class Scheduler:
                 prefill_seqs += 1
                 prefill_tokens += tokens
                 prefill_pairs += tokens * start + tokens * (tokens + 1) // 2
-            if request.num_computed_tokens >= request.target_tokens:
+            if start + tokens >= request.target_tokens:
                 sampled += 1
                 self._sample(out, request)
-        if group_size:
+        if group_size and not group.steps_to_next_stop:
             out.finishing.extend(self._leave())
         if len(out.finishing) > 1:
             out.finishing.sort(key=lambda request: request.admission)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Stretch:
-    """`steps` steps of `seqs` requests each, the first taking `first_s`, each next one `growth_s` more.
+    """`steps` steps, the first taking `first_s`, each next one `growth_s` more; the step before ends at `base_s`.
 
-    The step before them ends at `base_s`. Step j of the stretch is scheduled at point j: point 0 is `start_s`, point j
-    is where step j-1 ends (`lag` 0) or, under async scheduling, where step j-2 ends (`lag` 1). With `drain`, the
-    stretch goes on for one step without the requests that stop in its last step, up to the arrival of their tokens.
+    Step j of the stretch is scheduled at point j: point 0 is `start_s`, point j is where step j-1 ends (`lag` 0) or,
+    under async scheduling, where step j-2 ends (`lag` 1).
     """
 
     start_s: float
@@ -20,14 +19,7 @@ class Stretch:
     steps: int
     first_s: float
     growth_s: float
-    seqs: int
     lag: int
-    drain: bool
-
-    @property
-    def points(self) -> int:
-        """The schedule point at which the stretch is over."""
-        return self.steps + self.drain
 
     def elapsed_s(self, steps: int) -> float:
         """Seconds that the first `steps` steps take."""
