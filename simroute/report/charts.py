@@ -29,6 +29,8 @@ _LOADS = (
     ("kv_usage", "KV cache in use"),
 )
 _FEW_DECADES = 2.2
+_LONGEST_DRAIN = 1.5
+"""Load is drawn up to this multiple of the traffic's length, lest one drowning policy squeeze all others together."""
 
 
 class Chart(NamedTuple):
@@ -68,13 +70,17 @@ def _cdfs(data: ReportInput) -> Iterator[Chart]:
 
 def _loads(data: ReportInput) -> Iterator[Chart]:
     loads = [load(run) for _, run in data.results]
-    unit_s, unit = _time_unit(max((float(each.t_s[-1]) for each in loads if len(each.t_s)), default=0.0))
+    end_s = max((float(run.timeline.t_s.max(initial=0.0)) for _, run in data.results), default=0.0)
+    traffic_s = max((float(run.trace.arrival_s.max(initial=0.0)) for _, run in data.results), default=0.0)
+    shown_s = min(end_s, _LONGEST_DRAIN * traffic_s) or end_s
+    unit_s, unit = _time_unit(shown_s)
+    note = f"first {shown_s / unit_s:.3g} of {end_s / unit_s:.3g} {unit}" if shown_s < end_s else ""
     for key, title in _LOADS:
         curves = [Curve(each.t_s / unit_s, _samples(each, key)) for each in loads]
         yaxis = {"rangemode": "tozero", "tickformat": ".0%" if key == "kv_usage" else ",~g"}
-        layout = {"xaxis": {"ticksuffix": f" {unit}"}, "yaxis": yaxis}
+        layout = {"xaxis": {"ticksuffix": f" {unit}", "range": [0, shown_s / unit_s]}, "yaxis": yaxis}
         value = "%{y:.1%}" if key == "kv_usage" else "%{y:,.0f}"
-        yield Chart("load", key, title, "", _lines(data, curves, layout, f"%{{x:.3~g}} {unit}: {value}"))
+        yield Chart("load", key, title, note, _lines(data, curves, layout, f"%{{x:.3~g}} {unit}: {value}"))
 
 
 def _bars(data: ReportInput) -> Iterator[Chart]:

@@ -119,6 +119,14 @@ def test_the_bill_is_drawn_once_when_all_policies_share_it():
     assert [bill["data"][0]["y"] for bill in bills] == [["all policies"], ["quick", "slow"]]
 
 
+def test_a_policy_that_drains_for_long_does_not_squeeze_the_load_charts():
+    data = make_input()
+    data.results[1][1].timeline.t_s = np.linspace(0.0, 500.0, 600)
+    drawn = next(chart for chart in charts(data) if chart.key == "waiting")
+    assert drawn.figure["layout"]["xaxis"]["range"] == [0, 73.5]
+    assert drawn.note == "first 73.5 of 500 s"
+
+
 def test_neighbouring_columns_share_a_group():
     headers = [Header("policy"), Header("p50", "TTFT"), Header("p99", "TTFT"), Header("p50", "E2E")]
     assert Grid("", headers, []).groups == [("", 1), ("TTFT", 2), ("E2E", 1)]
