@@ -195,6 +195,27 @@ def test_vllm_bench_without_details(tmp_path, changes, message):
         read_trace(vllm_bench(tmp_path, **changes))
 
 
+def test_vllm_bench_without_errors(tmp_path):
+    assert len(read_trace(vllm_bench(tmp_path, errors=None, output_lens=[1, 2, 3]))) == 3
+    assert len(read_trace(vllm_bench(tmp_path, errors=[None, "", None], output_lens=[1, 2, 3]))) == 3
+
+
+def test_long_values_are_cut(tmp_path):
+    path = write(tmp_path, "a.csv", AZURE + f"2023-11-16 18:17:03,1,1\n2023-11-16 18:17:03,{'x' * 999},1\n")
+    assert read_trace(path).notes[0].endswith(f"line 3 (ContextTokens: '{'x' * 36}... is not a number)")
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = write(tmp_path, "a.csv", AZURE)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(TraceError, match="cannot be read: Permission denied"):
+        read_trace(path)
+
+
 def test_a_named_format_wins_over_looking(tmp_path):
     path = write(tmp_path, "a.csv", AZURE + "2023-11-16 18:17:03,1,1\n")
     with pytest.raises(TraceError, match="column Timestamp is missing, the header has TIMESTAMP, ContextTokens"):
@@ -213,7 +234,7 @@ def test_a_named_format_wins_over_looking(tmp_path):
         ),
         (b"hello\n", "not recognised as any trace format: name one of native, azure"),
         (b"\xff\xfe\x00binary", "not recognised as any trace format"),
-        (AZURE.encode() + b"2023-11-16 18:17:03,1,\xff\n", "cannot be read as azure: .*utf-8"),
+        (AZURE.encode() + b"2023-11-16 18:17:03,1,\xff\n", "cannot be read: .*utf-8"),
         (b"PAR1 but not really", "cannot be read as Parquet"),
     ],
 )
@@ -232,7 +253,7 @@ def test_a_folder_and_a_broken_gzip(tmp_path):
         read_trace(tmp_path)
     path = tmp_path / "t.csv.gz"
     path.write_bytes(gzip.compress(b"arrival_s,input_tokens,output_tokens\n" + b"1,2,3\n" * 5000)[:-30])
-    with pytest.raises(TraceError, match="cannot be read as native"):
+    with pytest.raises(TraceError, match="cannot be read: "):
         read_trace(path, "native")
 
 

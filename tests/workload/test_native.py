@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -119,6 +121,38 @@ def test_bad_rows_of_parquet_are_numbered_from_one(tmp_path):
     assert trace.notes[0].endswith(
         "skipped 2 bad rows: row 2 (arrival_s is missing), row 3 (input_tokens: -1 is below 1)"
     )
+
+
+def test_json_names_that_are_no_text(tmp_path):
+    path = tmp_path / "t.jsonl"
+    row = '{"arrival_s": 0, "input_tokens": 1, "output_tokens": 1, "tier": %s}\n'
+    path.write_text(row % '"gold"' + row % "[]" + row % "7" + row % "null")
+    trace = read_trace(path)
+    assert trace.tier_names == ("7", "default", "gold")
+    assert trace.notes == (f"{path}: skipped 1 bad row: line 2 (tier: [] is not text)",)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("input_tokens", ["1", "x"], r"row 2 \(input_tokens: 'x' is not a number\)"),
+        ("input_tokens", [True, False], r"all 2 rows are bad: row 1 \(input_tokens: True is not a number\)"),
+        ("prefix_ids", ["1", "2"], "prefix_ids: must be lists of integers, got string"),
+        ("prefix_ids", [[1.5], []], "prefix_ids: must be lists of integers, got list<"),
+        ("prefix_ids", [[1, None], []], "with 1 nulls"),
+    ],
+)
+def test_parquet_columns_of_other_types(tmp_path, column, values, message):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"arrival_s": [0.0, 1.0], "input_tokens": [5, 5], "output_tokens": [1, 1], column: values}
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    if column == "input_tokens" and "x" in values:
+        assert re.search(message, read_trace(tmp_path / "t.parquet").notes[0])
+        return
+    with pytest.raises(TraceError, match=message):
+        read_trace(tmp_path / "t.parquet")
 
 
 def test_parquet_without_a_required_column(tmp_path):

@@ -43,14 +43,13 @@ def read_trace(path: str | Path, format: str | None = None) -> Trace:
     if format is not None and format not in FORMATS:
         raise UsageError(unknown("trace format", format, FORMATS))
     _require_content(path)
-    reader = FORMATS[format or sniff_format(path)]
     try:
-        return reader.read(path)
+        return FORMATS[format or sniff_format(path)].read(path)
     except TraceError as error:
         located = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
         raise TraceError(located) from error
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-        raise TraceError(f"{path}: cannot be read as {reader.name}: {error}") from error
+        raise TraceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def sniff_format(path: Path) -> str:

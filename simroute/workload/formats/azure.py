@@ -2,7 +2,7 @@
 
 The 2023 files write `2023-11-16 18:17:03.9799600`, those of 2024 `2024-05-10 00:00:00.009930+00:00`, without the
 fraction when it is zero. Further columns (the multimodal trace's NumImages) are ignored.
-May import the formats' base and the workload's trace.
+May import the formats' base and text, and the workload's trace.
 """
 
 from __future__ import annotations

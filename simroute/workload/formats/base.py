@@ -20,6 +20,8 @@ from simroute.workload.trace import Trace
 
 NAMED_BAD_ROWS = 5
 """How many bad rows a note names; the rest are counted."""
+SHOWN_CHARACTERS = 40
+"""How much of a bad value a note shows."""
 
 Bools = NDArray[np.bool_]
 Values = Sequence[object] | NDArray[np.generic]
@@ -93,12 +95,18 @@ class Field:
         if value is None:
             return f"{self.name} is missing"
         if not np.isfinite(number):
-            return f"{self.name}: {value!r} is not {self.kind}"
+            return f"{self.name}: {_shown(value)} is not {self.kind}"
         if number < self.low:
             return f"{self.name}: {number:g} is below {self.low:g}"
         if number > MAX_WHOLE:
             return f"{self.name}: {number:g} is above 2^53"
         return f"{self.name}: {number:g} is not a whole number"
+
+
+def _shown(value: object) -> str:
+    """`value` as it stands in the file, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
 
 def tokens(name: str) -> Field:
@@ -154,14 +162,16 @@ class Collector:
         refused = np.zeros(len(chunk.rows), dtype=np.bool_)
         for _, bad in columns.values():
             refused |= bad
-        refused[list(more_bad or ())] = True
+        more_bad = {**self._nameless(chunk), **(more_bad or {})}
+        refused[list(more_bad)] = True
         for position in np.flatnonzero(refused).tolist():
-            self._bad.add(chunk.rows[position], self._reason(chunk, columns, position, more_bad or {}))
+            self._bad.add(chunk.rows[position], self._reason(chunk, columns, position, more_bad))
         keep = ~refused
+        kept = np.flatnonzero(keep).tolist()
         for name, (numbers, _) in columns.items():
             self._numbers[name].append(numbers[keep])
         for name in self._codes:
-            self._codes[name].append(self._coded(name, chunk.columns[name])[keep])
+            self._codes[name].append(self._coded(name, [chunk.columns[name][k] for k in kept]))
         self.rows += int(keep.sum())
         return keep
 
@@ -177,6 +187,16 @@ class Collector:
         """Raise TraceError when no good row was found."""
         if not self.rows:
             raise self._bad.nothing_left()
+
+    def _nameless(self, chunk: Chunk) -> dict[int, str]:
+        """Positions at which a column of names holds a list or a mapping."""
+        found = {}
+        for name in self._codes:
+            values = chunk.columns[name]
+            if not {list, dict}.isdisjoint(map(type, values)):
+                wrong = (k for k, value in enumerate(values) if isinstance(value, list | dict))
+                found.update({k: f"{name}: {_shown(values[k])} is not text" for k in wrong})
+        return found
 
     def _coded(self, name: str, values: Values) -> NDArray[np.int64]:
         """Codes of a column of hashable values; None and '' go by the default name."""

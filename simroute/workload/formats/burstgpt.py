@@ -3,7 +3,7 @@
 Release 2 adds `Session ID` and `Elapsed time`. Timestamps are seconds on a clock of months, so arrivals count from the
 earliest one. A failed request has 0 response tokens: such rows are skipped and counted. The log type (`Conversation
 log`, `API log`) becomes the tenant: it tells two populations apart, but not what a request is about.
-May import the formats' base and the workload's trace.
+May import the formats' base and text, and the workload's trace.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A hash id stands for 512 tokens of the prompt and everything before them, so the ids serve as prefix ids as they are.
 Timestamps are bucketed (3 s in the conversation trace): requests of one timestamp are spread evenly up to the next.
-May import the formats' base and the workload's trace.
+May import the formats' base and text, and the workload's trace.
 """
 
 from __future__ import annotations

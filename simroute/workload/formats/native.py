@@ -3,7 +3,7 @@
 Columns: `arrival_s`, `input_tokens`, `output_tokens` (required), `request_class`, `tenant`, `tier`, `priority`,
 `session`, `prefix_block_tokens` (the same in every row that gives it), `prefix_ids` (optional).
 In CSV the ids are separated by blanks and `7..9` stands for `7 8 9`; elsewhere they are a list.
-May import the formats' base and the workload's trace.
+May import the formats' base and text, and the workload's trace.
 """
 
 from __future__ import annotations
@@ -155,20 +155,30 @@ def _parquet_chunks(path: Path) -> Iterator[tuple[Chunk, Ragged, dict[int, str]]
 
 
 def _arrow_values(batch: pa.RecordBatch, name: str) -> Any:
+    """A column as an array of numbers, or as a list where it has nulls or holds something else."""
+    import pyarrow as pa
+
     if name not in batch.schema.names or name == "prefix_ids":
         return [None] * len(batch)
     column = batch.column(name)
     if name in _NAMES:
         # Several times as fast as to_pylist, which goes through a pyarrow object for each value.
         return column.to_numpy(zero_copy_only=False).tolist()
-    if column.null_count:
-        return column.to_pylist()
-    return column.to_numpy(zero_copy_only=False)
+    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    return column.to_numpy(zero_copy_only=False) if numeric and not column.null_count else column.to_pylist()
 
 
 def _arrow_ids(batch: pa.RecordBatch) -> Ragged:
+    """The ids of a batch. Raises TraceError when the column does not hold lists of 64-bit integers."""
+    import pyarrow as pa
+
     if "prefix_ids" not in batch.schema.names:
         return empty(len(batch))
     column = batch.column("prefix_ids")
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        raise TraceError(f"prefix_ids: must be lists of integers, got {column.type}")
+    ids = column.flatten()
+    if ids.null_count or not pa.types.is_integer(ids.type):
+        raise TraceError(f"prefix_ids: must be lists of integers, got {column.type} with {ids.null_count} nulls")
     lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return Ragged(offsets_of(lengths), column.flatten().to_numpy(zero_copy_only=False).astype(np.int64))
+    return Ragged(offsets_of(lengths), ids.to_numpy(zero_copy_only=False).astype(np.int64))

@@ -1,7 +1,7 @@
 """Results of `vllm bench serve --save-result --save-detailed`: one JSON object with a list a request.
 
 Used are `input_lens`, `output_lens`, `start_times` (seconds of a monotonic clock, so arrivals count from the earliest)
-and `errors` (a failed request is skipped and counted). May import the formats' base and the workload's trace.
+and `errors` (a failed request is skipped and counted). May import the formats' base and text, and the workload's trace.
 """
 
 from __future__ import annotations
@@ -34,10 +34,7 @@ class VllmBenchReader:
         columns = _columns(path)
         bad = BadRows(path, unit="request")
         rows = Collector(_FIELDS, bad)
-        errors = dict(enumerate(columns.pop("errors")))
-        failed = {
-            k: f"failed: {str(why).strip().splitlines()[-1]:.60}" for k, why in errors.items() if str(why).strip()
-        }
+        failed = {k: f"failed: {_last_line(why)}" for k, why in enumerate(columns.pop("errors")) if why}
         rows.add(Chunk(range(len(columns["start_times"])), columns), failed)
         rows.require_rows()
         seconds = rows.numbers("start_times")
@@ -48,6 +45,11 @@ class VllmBenchReader:
             name=path.stem,
             notes=bad.notes(),
         )
+
+
+def _last_line(error: object) -> str:
+    """What a traceback ends with, cut where it is long."""
+    return f"{(str(error).strip().splitlines() or [''])[-1]:.60}"
 
 
 def _columns(path: Path) -> dict[str, Any]:
@@ -65,5 +67,6 @@ def _columns(path: Path) -> dict[str, Any]:
     lengths = {name: len(result[name]) for name in _NAMES}
     if len(set(lengths.values())) > 1:
         raise TraceError(f"{path}: lists of different lengths: {', '.join(f'{k} {n}' for k, n in lengths.items())}")
-    errors = result.get("errors") or []
-    return {**{name: result[name] for name in _NAMES}, "errors": errors[: lengths["start_times"]]}
+    errors = result.get("errors")
+    known = errors[: lengths["start_times"]] if isinstance(errors, list) else []
+    return {**{name: result[name] for name in _NAMES}, "errors": known}
