@@ -7,23 +7,27 @@ steps at which it needs a block are those of its phase: so any number of steps i
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
+from heapq import heappop, heappush
 
 from simroute.engine.sequence import EngineRequest
+
+NEVER = 1 << 62
 
 
 class DecodeGroup:
     """Members with their summed context, phases of block growth and a heap of last steps.
 
     `size` counts the members. Adding to `steps` gives each of them as many tokens; it must not pass the next stop.
-    `context_tokens` is the summed number of computed tokens now.
+    `next_stop` is the value of `steps` at which the first member has computed all it needs. `context_tokens` is the
+    summed number of computed tokens now.
     """
 
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
         self.steps = 0
         self.size = 0
+        self.next_stop = NEVER
         self.members: dict[EngineRequest, int] = {}  # request -> num_computed_tokens - steps, constant
         self._offsets = 0
         self._phases = [0] * block_size
@@ -43,28 +47,33 @@ class DecodeGroup:
         self._offsets += offset
         self._phases[offset % self.block_size] += 1
         last_step = request.stop_tokens - 1 - offset
-        heapq.heappush(self._leaving, (last_step, request.admission, request))
+        heappush(self._leaving, (last_step, request.admission, request))
+        if last_step < self.next_stop:
+            self.next_stop = last_step
         if request.content_blocks > request.num_cached_blocks:
             self.writers.append(request)
 
-    @property
-    def steps_to_next_stop(self) -> int:
-        """Steps until the first member has computed all it needs (at least 1)."""
-        return self._leaving[0][0] - self.steps
-
     def blocks_for(self, steps: int) -> int:
-        """KV blocks that the next `steps` steps take, all members together."""
-        cycles, rest = divmod(steps, self.block_size)
-        blocks = cycles * self.size
-        if rest:  # a member takes a block at each step that finds its context a multiple of block_size
-            phases, last = self._phases, -self.steps % self.block_size
-            first = last - rest + 1
-            blocks += sum(phases[first : last + 1]) if first >= 0 else sum(phases[first:]) + sum(phases[: last + 1])
-        return blocks
+        """KV blocks that the next `steps` steps take, all members together.
+
+        A member takes a block at each step that finds its context a multiple of block_size.
+        """
+        size, phases = self.block_size, self._phases
+        last = -self.steps % size
+        if steps == 1:
+            return phases[last]
+        blocks = 0
+        if steps >= size:
+            cycles, steps = divmod(steps, size)
+            blocks = cycles * self.size
+        first = last - steps + 1
+        if first >= 0:
+            return blocks + sum(phases[first : last + 1])
+        return blocks + sum(phases[first:]) + sum(phases[: last + 1])
 
     def steps_within(self, free_blocks: int, limit: int) -> int:
         """The most steps, at most `limit`, that `free_blocks` blocks allow."""
-        if self.size * (limit // self.block_size + 1) <= free_blocks or self.blocks_for(limit) <= free_blocks:
+        if self.blocks_for(limit) <= free_blocks:
             return limit
         steps = min(limit, free_blocks // self.size * self.block_size)
         blocks = self.blocks_for(steps)
@@ -77,18 +86,20 @@ class DecodeGroup:
 
     def pop_leaving(self) -> list[EngineRequest]:
         """Remove and return the members whose last step was this one, in order of admission."""
-        leaving: list[EngineRequest] = []
-        while self._leaving and self._leaving[0][0] == self.steps:
-            request = heapq.heappop(self._leaving)[2]
+        left: list[EngineRequest] = []
+        heap, steps = self._leaving, self.steps
+        while heap and heap[0][0] == steps:
+            request = heappop(heap)[2]
             offset = self.members.pop(request)
             self.size -= 1
             self._offsets -= offset
             self._phases[offset % self.block_size] -= 1
             self.settle(request, offset)
-            leaving.append(request)
-        if leaving and self.writers:
+            left.append(request)
+        self.next_stop = heap[0][0] if heap else NEVER
+        if self.writers:
             self.writers = [request for request in self.writers if request in self.members]
-        return leaving
+        return left
 
     def settle(self, request: EngineRequest, offset: int) -> None:
         """Write a member's progress into the request itself."""
@@ -106,5 +117,6 @@ class DecodeGroup:
         self._offsets = 0
         self._phases = [0] * self.block_size
         self._leaving = []
+        self.next_stop = NEVER
         self.writers = []
         return members

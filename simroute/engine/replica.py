@@ -59,7 +59,7 @@ class Wake(simpy.Event):
         self._standing = [on_wake]
 
     @property
-    def callbacks(self) -> list[Callable[[simpy.Event], None]]:  # type: ignore[override]
+    def callbacks(self) -> list[Callable[[simpy.Event], None]]:
         """Never used up, as SimPy would have it."""
         return self._standing
 
@@ -92,8 +92,11 @@ class Replica:
         self.steps = 0
         self.prefill_tokens = 0
         self.output_tokens = 0
-        self._step_time = step_time
-        self._observer = observer
+        self._duration = step_time.duration_s
+        self._decode_line = step_time.decode_line
+        self._first_token = observer.first_token
+        self._finished = observer.finished
+        self._gaps = observer.gaps
         self._async = config.async_scheduling
         self._lag = 1 if config.async_scheduling else 0
         self._end_s = 0.0  # when the last scheduled step ends
@@ -144,10 +147,12 @@ class Replica:
 
     def _wake_at(self, at_s: float) -> None:
         """The next schedule point is at `at_s`."""
-        now = self.env.now
+        env = self.env
+        now = env.now
+        delay_s = at_s - now if at_s > now else 0.0
         self._wake_s = at_s
-        self._wake_now = self.env.now if at_s <= now else now + (at_s - now)  # what SimPy's clock will show
-        self.env.schedule(self._wake, AFTER_ARRIVALS, max(at_s - now, 0.0))
+        self._wake_now = now + delay_s  # what SimPy's clock will show, rounding included
+        env.schedule(self._wake, AFTER_ARRIVALS, delay_s)
 
     def _on_wake(self, _: simpy.Event) -> None:
         if self._idle or self.env.now != self._wake_now:
@@ -162,7 +167,7 @@ class Replica:
         if self._completions:
             self._complete(now)
         while scheduler.running or scheduler.waiting:
-            if self._begin_stretch(now):
+            if (scheduler.blocked or not scheduler.waiting) and self._begin_stretch(now):
                 return
             next_s = self._step(now)
             if next_s > now:
@@ -177,7 +182,7 @@ class Replica:
             end_s, finishing = completions.popleft()
             self.scheduler.update(finishing)
             for request in finishing:
-                self._observer.finished(request, end_s)
+                self._finished(request, end_s)
 
     def _step(self, now: float) -> float:
         """Schedule one step now; returns the next schedule point (now, to fill the queue of async scheduling)."""
@@ -194,23 +199,23 @@ class Replica:
 
     def _execute(self, out: SchedulerOutput, now: float) -> None:
         """Account for one scheduled step, which starts when the step before it ends."""
-        observer, before_s = self._observer, self._end_s
-        duration_s = self._step_time.duration_s(out.batch)
-        end_s = self._end_s = max(now, before_s) + duration_s
+        before_s, batch = self._end_s, out.batch
+        duration_s = self._duration(batch)
+        self._end_s = end_s = (before_s if before_s > now else now) + duration_s
         self.busy_s += duration_s
         self.steps += 1
-        self.prefill_tokens += out.batch.prefill_tokens
-        self.output_tokens += out.batch.sampled_seqs
+        self.prefill_tokens += batch.prefill_tokens
+        self.output_tokens += batch.sampled_seqs
         if out.decoding:
-            observer.gaps(end_s - before_s, end_s - before_s, 1, out.decoding)
+            self._gaps(end_s - before_s, end_s - before_s, 1, out.decoding)
         for request in out.preempted:
             if request.sampled and request.last_token_s < 0:
                 request.last_token_s = before_s
         for request in out.resumed:
-            observer.gaps(end_s - request.last_token_s, end_s - request.last_token_s, 1, 1)
+            self._gaps(end_s - request.last_token_s, end_s - request.last_token_s, 1, 1)
             request.last_token_s = -1.0
         for request in out.first:
-            observer.first_token(request, end_s)
+            self._first_token(request, end_s)
         if out.finishing:
             self._completions.append((end_s, out.finishing))
 
@@ -233,21 +238,22 @@ class Replica:
         steps = scheduler.decode_run()
         if not steps:
             return False
-        base_s = start_s if start_s > self._end_s else self._end_s
-        first_s, growth_s = self._decode_time()
-        drain = self._async and scheduler.can_drain_after(steps)
-        stretch = Stretch(start_s, base_s, steps, first_s, growth_s, self._lag)
-        self._stretch = stretch
-        self._stretch_steps = steps + drain
-        self._wake_at(stretch.point_s(steps + drain))
-        return True
-
-    def _decode_time(self) -> tuple[float, float]:
-        """Seconds that the group's next step takes, and how much longer each one after it."""
-        group = self.scheduler.group
+        group = scheduler.group
         size = group.size
-        intercept_s, slope_s = self._step_time.decode_line(size)
-        return intercept_s + slope_s * (group.context_tokens + size), slope_s * size
+        intercept_s, slope_s = self._decode_line(size)
+        self._stretch = stretch = Stretch(
+            start_s,
+            start_s if start_s > self._end_s else self._end_s,
+            steps,
+            intercept_s + slope_s * (group.context_tokens + size),
+            slope_s * size,
+            self._lag,
+        )
+        if self._async and scheduler.can_drain_after(steps):
+            steps += 1
+        self._stretch_steps = steps
+        self._wake_at(stretch.point_s(steps))
+        return True
 
     def _cut(self, stretch: Stretch) -> None:
         """An arrival ends the stretch at the next schedule point."""
@@ -266,24 +272,38 @@ class Replica:
         assert stretch is not None
         self._stretch = None
         steps = self._stretch_steps
-        drain = steps > stretch.steps
-        if drain:
-            steps -= 1
-        if steps:
-            elapsed_s = stretch.elapsed_s(steps)
-            self._decode(steps, stretch.first_s, stretch.growth_s, elapsed_s, stretch.base_s + elapsed_s)
-        if drain and self.scheduler.group.size:
-            first_s, growth_s = self._decode_time()
-            self._decode(1, first_s, growth_s, first_s, self._end_s + first_s)
+        if steps > stretch.steps:
+            self._decode(stretch, steps - 1)
+            self._drain()
+        elif steps:
+            self._decode(stretch, steps)
 
-    def _decode(self, steps: int, first_s: float, growth_s: float, elapsed_s: float, end_s: float) -> None:
-        """Account for `steps` steps of the group, ending at `end_s`."""
-        seqs = self.scheduler.group.size
+    def _decode(self, stretch: Stretch, steps: int) -> None:
+        """Account for the first `steps` steps of a stretch."""
+        size = self.scheduler.group.size
+        elapsed_s = stretch.elapsed_s(steps)
         leaving = self.scheduler.run_decode(steps)
-        self._end_s = end_s
+        self._end_s = end_s = stretch.base_s + elapsed_s
         self.busy_s += elapsed_s
         self.steps += steps
-        self.output_tokens += steps * seqs
-        self._observer.gaps(first_s, first_s + (steps - 1) * growth_s, steps, seqs)
+        self.output_tokens += steps * size
+        self._gaps(stretch.first_s, stretch.first_s + (steps - 1) * stretch.growth_s, steps, size)
         if leaving:
             self._completions.append((end_s, leaving))
+
+    def _drain(self) -> None:
+        """One step of those who go on."""
+        group = self.scheduler.group
+        size = group.size
+        if not size:
+            return
+        intercept_s, slope_s = self._decode_line(size)
+        duration_s = intercept_s + slope_s * (group.context_tokens + size)
+        leaving = self.scheduler.run_decode(1)
+        self._end_s += duration_s
+        self.busy_s += duration_s
+        self.steps += 1
+        self.output_tokens += size
+        self._gaps(duration_s, duration_s, 1, size)
+        if leaving:
+            self._completions.append((self._end_s, leaving))

@@ -91,8 +91,8 @@ class RunPool:
 
     def grow(self, request: EngineRequest, blocks: int) -> None:
         """See KVPool."""
-        self.take(blocks)
         request.num_blocks += blocks
+        self.take(blocks)
 
     def take(self, blocks: int) -> None:
         """Remove `blocks` blocks from the head of the free list for whoever keeps count of them."""
@@ -102,8 +102,9 @@ class RunPool:
             return
         blocks -= self._unhashed
         self._unhashed = 0
+        ends = self._ends
         while blocks:
-            run = self._ends.next
+            run = ends.next
             size = run.hi - run.lo
             if size > blocks:
                 run.hi -= blocks
@@ -116,7 +117,12 @@ class RunPool:
         """See KVPool: content that others may hit becomes runs now, the request's own tail when it is released."""
         if not self.enable_prefix_caching:
             return
-        done, end = request.num_cached_blocks, min(full_blocks, request.content_blocks)
+        if full_blocks <= request.num_cached_blocks:
+            return
+        done, end = request.num_cached_blocks, request.content_blocks
+        request.num_cached_blocks = full_blocks
+        if end > full_blocks:
+            end = full_blocks
         per_id = request.blocks_per_id
         while done < end:
             k, lo = divmod(done, per_id)
@@ -125,7 +131,6 @@ class RunPool:
             self._cached.setdefault(run.key, []).append(run)
             request.blocks.append(run)
             done = k * per_id + hi
-        request.num_cached_blocks = max(request.num_cached_blocks, full_blocks)
 
     def release(self, request: EngineRequest) -> None:
         """See KVPool."""
@@ -133,7 +138,9 @@ class RunPool:
         unhashed = request.num_blocks - cached
         self._unhashed += unhashed
         self.free += unhashed
-        own_lo = max(request.content_blocks, held[-1].hi) if self._holds_own(request) else request.content_blocks
+        own_lo = request.content_blocks
+        if held and held[-1].key == -1 - request.index:  # it came back to a part of its own tail
+            own_lo = held[-1].hi
         if cached > own_lo:
             if request.drained:
                 self._append_anonymous(cached - own_lo)
@@ -149,10 +156,6 @@ class RunPool:
         if held:
             request.blocks = []
         request.num_blocks = request.num_cached_blocks = 0
-
-    @staticmethod
-    def _holds_own(request: EngineRequest) -> bool:
-        return bool(request.blocks) and request.blocks[-1].key == -1 - request.index
 
     def _cover(self, key: int, start: int, stop: int, pieces: list[tuple[Run, int, int]]) -> int:
         """Add to `pieces` the oldest cached runs covering `start`..`stop` of `key`; return where the cover ends."""

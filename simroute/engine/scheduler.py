@@ -21,6 +21,7 @@ from simroute.engine.sequence import EngineRequest
 from simroute.hardware.steptime import Batch
 
 EMPTY_BATCH = Batch(0, 0, 0, 0, 0, 0)
+NOBODY: list[EngineRequest] = []
 
 
 class SchedulerOutput:
@@ -71,7 +72,7 @@ class Scheduler:
         self.config = config
         self.pool = pool
         self._counting_pool = pool if isinstance(pool, RunPool) else None
-        self.waiting: FCFSQueue | PriorityQueue = PriorityQueue() if config.policy == "priority" else FCFSQueue()
+        self.waiting: FCFSQueue | PriorityQueue = FCFSQueue() if config.policy == "fcfs" else PriorityQueue()
         self.running: dict[EngineRequest, None] = {}  # in order of admission
         self.prefilling: list[EngineRequest] = []  # those of RUNNING that have not sampled since admission
         self.group = DecodeGroup(config.block_size)
@@ -79,7 +80,13 @@ class Scheduler:
         self.preemptions = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
-        self._by_priority = config.policy == "priority"
+        self._block_size = config.block_size
+        self._max_tokens = config.max_num_batched_tokens
+        self._caching = config.enable_prefix_caching
+        self._chunked = config.enable_chunked_prefill
+        self._reserve_all = config.scheduler_reserve_full_isl
+        self._threshold = config.long_prefill_token_threshold
+        self._in_order = config.policy == "fcfs"
         self._max_running = config.max_num_active_seqs or config.max_num_seqs
         self._watermark_blocks = int(config.watermark * config.num_gpu_blocks)
         self._lag = 1 if config.async_scheduling else 0  # tokens whose values are not yet known
@@ -99,7 +106,7 @@ class Scheduler:
         """A request arrives: into WAITING."""
         if request.stop_tokens > self.config.max_model_len:
             request.stop_tokens = self.config.max_model_len
-        if self._by_priority or self.config.long_prefill_token_threshold:  # a new head, or a smaller first chunk
+        if self._threshold or not self._in_order:  # a new head, or a smaller first chunk
             self.blocked = False
         self.waiting.push(request)
 
@@ -108,7 +115,7 @@ class Scheduler:
     def schedule(self) -> SchedulerOutput:
         """Decide one step: advance RUNNING, then admit from WAITING."""
         out = SchedulerOutput()
-        threshold = self._prefill_threshold() if self.config.long_prefill_token_threshold else 0
+        threshold = self._prefill_threshold() if self._threshold else 0
         self.blocked = False
         budget = self._advance_group(out, threshold) if self.group.size else -1
         literally = budget < 0
@@ -118,7 +125,8 @@ class Scheduler:
         if self.waiting and not out.preempted:
             self._admit(out, threshold, budget)
         self._close(out)
-        self._form_group(self.running if literally else out.scheduled)
+        if self._counting_pool is not None:
+            self._form_group(self.running if literally else out.scheduled)
         return out
 
     def update(self, finishing: list[EngineRequest]) -> None:
@@ -127,7 +135,7 @@ class Scheduler:
             if request.running:
                 del self.running[request]
                 request.running = False
-                self.pool.register(request, (request.stop_tokens - 1) // self.config.block_size)
+                self.pool.register(request, (request.stop_tokens - 1) // self._block_size)
                 self.pool.release(request)
             else:  # preempted while its last token was in flight
                 self.waiting.remove(request)
@@ -136,7 +144,7 @@ class Scheduler:
 
     def _prefill_threshold(self) -> int:
         """The most tokens a request may prefill in this step while others queue (0: no limit)."""
-        threshold = self.config.long_prefill_token_threshold
+        threshold = self._threshold
         eligible = len(self.running) + len(self.waiting)
         if eligible <= 1:
             return 0
@@ -153,7 +161,7 @@ class Scheduler:
 
     def _growth(self, request: EngineRequest, tokens: int) -> int:
         slots = min(request.num_computed_tokens + tokens, self.config.max_model_len)
-        return max(-(-slots // self.config.block_size) - request.num_blocks, 0)
+        return max(-(-slots // self._block_size) - request.num_blocks, 0)
 
     def _known_tokens(self, request: EngineRequest) -> int:
         """Tokens whose values the scheduler has seen: under async scheduling not the one still in flight."""
@@ -163,12 +171,12 @@ class Scheduler:
         """Allocate for `tokens` more tokens of a running request (the blocks are known to be free)."""
         self.pool.grow(request, self._growth(request, tokens))
         computed = request.num_computed_tokens + tokens
-        self.pool.register(request, min(computed, self._known_tokens(request)) // self.config.block_size)
+        self.pool.register(request, min(computed, self._known_tokens(request)) // self._block_size)
         out.scheduled[request] = tokens
 
     def _advance_literally(self, out: SchedulerOutput, threshold: int) -> int:
         """Go through RUNNING in order, preempting where blocks run out. Returns the budget left."""
-        budget = self.config.max_num_batched_tokens
+        budget = self._max_tokens
         for request in list(self.running):
             if budget <= 0:
                 break
@@ -190,7 +198,7 @@ class Scheduler:
         return budget
 
     def _victim(self) -> EngineRequest:
-        if self._by_priority:
+        if not self._in_order:
             return max(self.running, key=lambda request: (request.priority, request.arrival_s))
         return next(reversed(self.running))
 
@@ -209,41 +217,35 @@ class Scheduler:
 
     def _admit(self, out: SchedulerOutput, threshold: int, budget: int) -> None:
         """Take from the head of WAITING while it fits; the first that does not fit blocks the rest."""
-        config, pool, waiting, running = self.config, self.pool, self.waiting, self.running
-        self._register_written()
+        pool, waiting, running, block_size = self.pool, self.waiting, self.running, self._block_size
+        if self.group.writers:
+            self._register_written()
         while waiting and budget > 0:
             if len(running) >= self._max_running:
                 self.blocked = True
                 break
             request = waiting.head
             total = request.target_tokens
-            hit = pool.find(request, (total - 1) // config.block_size) if config.enable_prefix_caching else NO_HIT
-            tokens = total - hit.blocks * config.block_size
+            hit = pool.find(request, (total - 1) // block_size) if self._caching else NO_HIT
+            tokens = total - hit.blocks * block_size
             if 0 < threshold < tokens:
                 tokens = threshold
             if tokens > budget:
-                if not config.enable_chunked_prefill:
+                if not self._chunked:
                     break
                 tokens = budget
-            if not self._fits(total, hit, tokens):
+            slots = total if self._reserve_all else hit.blocks * block_size + tokens
+            needed = -(-slots // block_size) - hit.blocks + hit.free  # hit blocks that are free now must be taken
+            if needed + (self._watermark_blocks if running else 0) > pool.free:
                 self.blocked = True
                 break
             waiting.pop_head()
             self._start(out, request, hit, tokens)
             budget -= tokens
 
-    def _fits(self, total: int, hit: Hit, tokens: int) -> bool:
-        """Whether a waiting request can be admitted: hit blocks that are free now must be taken from the free list."""
-        config = self.config
-        slots = total if config.scheduler_reserve_full_isl else hit.blocks * config.block_size + tokens
-        needed = -(-slots // config.block_size) - hit.blocks + hit.free
-        if self.running:
-            needed += self._watermark_blocks
-        return needed <= self.pool.free
-
     def _start(self, out: SchedulerOutput, request: EngineRequest, hit: Hit, tokens: int) -> None:
         """Move a request to RUNNING with its hit blocks, and blocks for `tokens` tokens of prefill."""
-        pool, block_size = self.pool, self.config.block_size
+        pool, block_size = self.pool, self._block_size
         hit_tokens = hit.blocks * block_size
         computed = hit_tokens + tokens
         if hit.blocks:
@@ -260,7 +262,7 @@ class Scheduler:
         out.admitted[request] = hit_tokens
         if request.cached_tokens < 0:
             request.cached_tokens = hit_tokens
-            if self.config.enable_prefix_caching:
+            if self._caching:
                 self.prefix_queries += request.target_tokens
                 self.prefix_hits += hit_tokens
 
@@ -275,12 +277,15 @@ class Scheduler:
         size = group.size
         if not size or size != len(self.running) or (waiting and not self.blocked):
             return 0
-        if size > self.config.max_num_batched_tokens:
+        if size > self._max_tokens:
             return 0
-        limit = group.steps_to_next_stop
+        limit = group.next_stop - group.steps
         if waiting and group.writers:
             limit = 1  # what they write may be what the head of WAITING can hit
-        return group.steps_within(self.pool.free, limit)
+        free = self.pool.free
+        if size * (limit // self._block_size + 1) <= free:
+            return limit
+        return group.steps_within(free, limit)
 
     def can_drain_after(self, steps: int) -> bool:
         """Whether, after `steps` steps that end in somebody's last, one more step of the others is certain.
@@ -288,23 +293,22 @@ class Scheduler:
         (Under async scheduling the finished hold their blocks for that step, so WAITING stays blocked.)
         """
         group = self.group
-        if steps < group.steps_to_next_stop or (self.waiting and group.writers):
+        if steps < group.next_stop - group.steps or (self.waiting and group.writers):
             return False
-        return group.steps_within(self.pool.free, steps + 1) > steps
+        free = self.pool.free
+        return group.size * ((steps + 1) // self._block_size + 1) <= free or group.blocks_for(steps + 1) <= free
 
     def run_decode(self, steps: int) -> list[EngineRequest]:
         """Take `steps` steps as bounded by `decode_run`; returns the requests whose last token is in the last step."""
-        group = self.group
-        self._take(group.blocks_for(steps))
+        group, pool = self.group, self._counting_pool
+        assert pool is not None
+        pool.take(group.blocks_for(steps))
         group.steps += steps
-        return [] if group.steps_to_next_stop else self._leave()
-
-    def _take(self, blocks: int) -> None:
-        if blocks and self._counting_pool is not None:
-            self._counting_pool.take(blocks)
+        return self._leave() if group.steps == group.next_stop else NOBODY
 
     def _leave(self) -> list[EngineRequest]:
-        self._register_written()
+        if self.group.writers:
+            self._register_written()
         return self.group.pop_leaving()
 
     def _advance_group(self, out: SchedulerOutput, threshold: int) -> int:
@@ -314,11 +318,12 @@ class Scheduler:
         Without a threshold the order does not matter: an unfinished prefill has used up the budget of its step, so
         that nobody was admitted after it. It stands last, and the members are served first.
         """
-        group = self.group
-        budget = self.config.max_num_batched_tokens - group.size
-        blocks = group.blocks_for(1)
+        group, pool = self.group, self._counting_pool
+        assert pool is not None
+        budget = self._max_tokens - group.size
+        blocks = group_blocks = group.blocks_for(1)
         chunks: list[tuple[EngineRequest, int]] = []
-        for request in self.prefilling:
+        for request in self.prefilling:  # (seldom any)
             tokens = self._wanted_tokens(request, threshold, max(budget, 0))
             if threshold and tokens < self._wanted_tokens(request, threshold, budget + 1):
                 return -1
@@ -326,13 +331,14 @@ class Scheduler:
                 chunks.append((request, tokens))
                 budget -= tokens
                 blocks += self._growth(request, tokens)
-        if budget < 0 or blocks > self.pool.free:
+        if budget < 0 or blocks > pool.free:
             return -1
-        self._take(group.blocks_for(1))
+        pool.take(group_blocks)
         group.steps += 1
         out.decoding = group.size
         for request, tokens in chunks:
-            self._register_written(request.admission)
+            if group.writers:
+                self._register_written(request.admission)
             self._grant(out, request, tokens)
         return budget
 
@@ -340,7 +346,7 @@ class Scheduler:
         self._register_written()
         lag = self._lag
         for request in self.group.dissolve():
-            self.pool.register(request, (request.num_computed_tokens - lag) // self.config.block_size)
+            self.pool.register(request, (request.num_computed_tokens - lag) // self._block_size)
 
     def _register_written(self, before_admission: int | None = None) -> None:
         """Register what members of the group have written of content that others may hit, in the order written.
@@ -348,9 +354,7 @@ class Scheduler:
         That order tells which of two equal blocks is the older. With `before_admission`, what this step writes counts
         only for members admitted earlier: they precede that request in RUNNING.
         """
-        if not self.group.writers:
-            return
-        group, size, lag = self.group, self.config.block_size, self._lag
+        group, size, lag = self.group, self._block_size, self._lag
         filled: list[tuple[int, int, int, EngineRequest]] = []
         for request in group.writers:
             offset = group.members[request]
@@ -383,8 +387,8 @@ class Scheduler:
                 prefill_pairs += tokens * start + tokens * (tokens + 1) // 2
             if start + tokens >= request.target_tokens:
                 sampled += 1
-                self._sample(out, request)
-        if group_size and not group.steps_to_next_stop:
+                self._sample(out, request, start + tokens)
+        if group_size and group.steps == group.next_stop:
             out.finishing.extend(self._leave())
         if len(out.finishing) > 1:
             out.finishing.sort(key=lambda request: request.admission)
@@ -393,8 +397,8 @@ class Scheduler:
             prefill_seqs, prefill_tokens, prefill_pairs, decode_seqs, decode_context, group_size + sampled
         )
 
-    def _sample(self, out: SchedulerOutput, request: EngineRequest) -> None:
-        request.target_tokens = request.num_computed_tokens + 1
+    def _sample(self, out: SchedulerOutput, request: EngineRequest, computed: int) -> None:
+        request.target_tokens = computed + 1
         if request.decoding:
             out.decoding += 1
         else:
@@ -405,13 +409,12 @@ class Scheduler:
             else:
                 request.sampled = True
                 out.first.append(request)
-        if request.drained:
+        if computed >= request.stop_tokens - 1:
             out.finishing.append(request)
 
     def _form_group(self, candidates: Iterable[EngineRequest]) -> None:
         """Requests that decode from now on join the group."""
-        if self._counting_pool is None:
-            return
+        join = self.group.join
         for request in candidates:
-            if request.decoding and not request.drained:
-                self.group.join(request)
+            if request.decoding and request.num_computed_tokens < request.stop_tokens - 1:
+                join(request)

@@ -78,14 +78,14 @@ class _Cluster:
         self.env = env = simpy.Environment()
         self.policy = policy
         self.recorder = Recorder(len(trace))
+        self.first_token = self.recorder.first_token
+        self.gaps = self.recorder.gaps
         self.pools = [pool for pool in pools for _ in range(pool.replicas)]  # by replica
         self.replicas = [Replica(env, pool.engine, pool.step_time, self, exact=exact) for pool in self.pools]
         self.snapshots = [
             ScrapedReplica(number, pool.variant, replica, live=scrape_interval_s <= 0)
             for number, (pool, replica) in enumerate(zip(self.pools, self.replicas, strict=True))
         ]
-        self.first_token = self.recorder.first_token
-        self.gaps = self.recorder.gaps
         self.progress = progress
         self.stop = stop
         self.outstanding = 0

@@ -12,6 +12,7 @@ from simroute.results.itl import ItlHistogram
 from simroute.results.run import Status
 
 BUFFERED_GAPS = 1 << 15
+COMPLETED = int(Status.COMPLETED)
 
 
 class Recorder:
@@ -38,8 +39,9 @@ class Recorder:
         """See Observer."""
         index = request.index
         self.finish_s[index] = at_s
-        self.status[index] = Status.COMPLETED
-        self.cached_tokens[index] = request.cached_tokens
+        self.status[index] = COMPLETED
+        if request.cached_tokens:
+            self.cached_tokens[index] = request.cached_tokens
         if request.preemptions:
             self.preemptions[index] = request.preemptions
 
