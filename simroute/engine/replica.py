@@ -1,4 +1,4 @@
-"""One vLLM replica on SimPy's clock. Owns `Replica`, the seam `Observer` and the event `Wake`.
+"""One vLLM replica on SimPy's clock. Owns `Replica`, the seam `Observer` and `StandingEvent`.
 
 May import the engine's other parts, hardware.steptime and simpy.
 
@@ -42,30 +42,23 @@ class Observer(Protocol):
     def finished(self, request: EngineRequest, at_s: float) -> None:
         """The last token of `request` arrives now, at `at_s`."""
 
-    def gaps(self, first_s: float, last_s: float, steps: int, seqs: int) -> None:
-        """Each of `seqs` requests sees `steps` gaps between tokens, in even progression from `first_s` to `last_s`."""
+    def gaps(self, row: tuple[float, float, int, int]) -> None:
+        """(first_s, last_s, steps, seqs): each of `seqs` requests sees `steps` gaps between tokens, in even
+        progression from `first_s` to `last_s`.
+        """
 
 
-class Wake(simpy.Event):
-    """A replica's standing event: queued anew for each schedule point; superseded times are ignored when they come.
+class StandingEvent(simpy.Event):
+    """One event that comes up again and again: queued anew for each time, so that a schedule point allocates nothing.
 
-    One object serves all of them, so that a schedule point allocates nothing.
+    SimPy takes the callbacks away from an event that it has processed; whoever is called puts them back.
     """
 
-    def __init__(self, env: simpy.Environment, on_wake: Callable[[simpy.Event], None]) -> None:
+    def __init__(self, env: simpy.Environment, callback: Callable[[simpy.Event], None]) -> None:
         self.env = env
         self._ok = True
         self._value = None
-        self._standing = [on_wake]
-
-    @property
-    def callbacks(self) -> list[Callable[[simpy.Event], None]]:
-        """Never used up, as SimPy would have it."""
-        return self._standing
-
-    @callbacks.setter
-    def callbacks(self, used: object) -> None:
-        pass
+        self.standing = self.callbacks = [callback]
 
 
 class Replica:
@@ -103,7 +96,7 @@ class Replica:
         self._completions: deque[tuple[float, list[EngineRequest]]] = deque()  # last tokens in flight
         self._stretch: Stretch | None = None
         self._stretch_steps = 0
-        self._wake = Wake(env, self._on_wake)
+        self._wake = StandingEvent(env, self._on_wake)
         self._wake_s = self._wake_now = 0.0
         self._idle = True
 
@@ -137,42 +130,53 @@ class Replica:
         """A request arrives now."""
         scheduler = self.scheduler
         scheduler.add(request)
-        if self._idle:
+        stretch = self._stretch
+        if stretch is not None:
+            if not scheduler.blocked:  # the stretch ends at the next schedule point
+                now = self.env.now
+                point = stretch.next_point(now)
+                if point < self._stretch_steps:
+                    self._stretch_steps = point
+                    self._wake_at(stretch.point_s(point), now)
+        elif self._idle:
             self._idle = False
-            self._wake_at(self.env.now)
-        elif self._stretch is not None and not scheduler.blocked:
-            self._cut(self._stretch)
+            now = self.env.now
+            self._wake_at(now, now)
 
     # -- the clock ----------------------------------------------------------------------------------------------------
 
-    def _wake_at(self, at_s: float) -> None:
-        """The next schedule point is at `at_s`."""
-        env = self.env
-        now = env.now
+    def _wake_at(self, at_s: float, now: float) -> None:
+        """The next schedule point is at `at_s`; what was queued before is superseded."""
         delay_s = at_s - now if at_s > now else 0.0
         self._wake_s = at_s
         self._wake_now = now + delay_s  # what SimPy's clock will show, rounding included
-        env.schedule(self._wake, AFTER_ARRIVALS, delay_s)
+        self.env.schedule(self._wake, AFTER_ARRIVALS, delay_s)
 
     def _on_wake(self, _: simpy.Event) -> None:
-        if self._idle or self.env.now != self._wake_now:
+        wake = self._wake
+        wake.callbacks = wake.standing
+        now = self.env.now
+        if now != self._wake_now or self._idle:
             return
         if self._stretch is not None:
             self._take_stretch()
-        self._turn(self._wake_s)
+        self._turn(self._wake_s, now)
 
-    def _turn(self, now: float) -> None:
-        """Process outputs that are due, schedule, and set the next schedule point."""
+    def _turn(self, at_s: float, now: float) -> None:
+        """Process outputs that are due, schedule, and set the next schedule point.
+
+        `at_s` is the schedule point as reckoned here, `now` as SimPy's clock shows it (they differ by rounding).
+        """
         scheduler = self.scheduler
         if self._completions:
-            self._complete(now)
+            self._complete(at_s)
         while scheduler.running or scheduler.waiting:
-            if (scheduler.blocked or not scheduler.waiting) and self._begin_stretch(now):
+            if (scheduler.blocked or not scheduler.waiting) and self._begin_stretch(at_s, now):
                 return
-            next_s = self._step(now)
-            if next_s > now:
-                if not self._begin_stretch(next_s):
-                    self._wake_at(next_s)
+            next_s = self._step(at_s)
+            if next_s > at_s:
+                if not self._begin_stretch(next_s, now):
+                    self._wake_at(next_s, now)
                 return
         self._idle = True
 
@@ -207,12 +211,12 @@ class Replica:
         self.prefill_tokens += batch.prefill_tokens
         self.output_tokens += batch.sampled_seqs
         if out.decoding:
-            self._gaps(end_s - before_s, end_s - before_s, 1, out.decoding)
+            self._gaps((end_s - before_s, end_s - before_s, 1, out.decoding))
         for request in out.preempted:
             if request.sampled and request.last_token_s < 0:
                 request.last_token_s = before_s
         for request in out.resumed:
-            self._gaps(end_s - request.last_token_s, end_s - request.last_token_s, 1, 1)
+            self._gaps((end_s - request.last_token_s, end_s - request.last_token_s, 1, 1))
             request.last_token_s = -1.0
         for request in out.first:
             self._first_token(request, end_s)
@@ -230,7 +234,7 @@ class Replica:
 
     # -- stretches ----------------------------------------------------------------------------------------------------
 
-    def _begin_stretch(self, start_s: float) -> bool:
+    def _begin_stretch(self, start_s: float, now: float) -> bool:
         """Look ahead from the schedule point `start_s`: if the steps from there only decode, plan them as one."""
         if self.exact:
             return False
@@ -252,15 +256,8 @@ class Replica:
         if self._async and scheduler.can_drain_after(steps):
             steps += 1
         self._stretch_steps = steps
-        self._wake_at(stretch.point_s(steps))
+        self._wake_at(stretch.point_s(steps), now)
         return True
-
-    def _cut(self, stretch: Stretch) -> None:
-        """An arrival ends the stretch at the next schedule point."""
-        point = stretch.next_point(self.env.now)
-        if point < self._stretch_steps:
-            self._stretch_steps = point
-            self._wake_at(stretch.point_s(point))
 
     def _take_stretch(self) -> None:
         """Carry out the stretch up to where it was cut.
@@ -287,7 +284,7 @@ class Replica:
         self.busy_s += elapsed_s
         self.steps += steps
         self.output_tokens += steps * size
-        self._gaps(stretch.first_s, stretch.first_s + (steps - 1) * stretch.growth_s, steps, size)
+        self._gaps((stretch.first_s, stretch.first_s + (steps - 1) * stretch.growth_s, steps, size))
         if leaving:
             self._completions.append((end_s, leaving))
 
@@ -304,6 +301,6 @@ class Replica:
         self.busy_s += duration_s
         self.steps += 1
         self.output_tokens += size
-        self._gaps(duration_s, duration_s, 1, size)
+        self._gaps((duration_s, duration_s, 1, size))
         if leaving:
             self._completions.append((self._end_s, leaving))

@@ -27,8 +27,8 @@ NOBODY: list[EngineRequest] = []
 class SchedulerOutput:
     """What one step does.
 
-    `scheduled` maps requests to their tokens, in scheduling order, without those that advanced in the group;
-    `start` to their computed tokens before the step. `admitted` maps new or resumed requests to prefix-hit tokens.
+    `scheduled` maps requests to their tokens, in scheduling order, without those that advanced in the group.
+    `admitted` maps new or resumed requests to prefix-hit tokens.
     `preempted_itself`: the last of `preempted` gave way to no other, it could not grow itself.
     `first` sample their first token in this step, `resumed` sample for the first time since a preemption, `finishing`
     sample their last; `decoding` counts the others of which each samples one more token.
@@ -44,13 +44,11 @@ class SchedulerOutput:
         "preempted_itself",
         "resumed",
         "scheduled",
-        "start",
         "total_tokens",
     )
 
     def __init__(self) -> None:
         self.scheduled: dict[EngineRequest, int] = {}
-        self.start: dict[EngineRequest, int] = {}
         self.admitted: dict[EngineRequest, int] = {}
         self.preempted: list[EngineRequest] = []
         self.preempted_itself = False
@@ -376,7 +374,7 @@ class Scheduler:
         prefill_seqs = prefill_tokens = prefill_pairs = sampled = 0
         decode_seqs, decode_context = group_size, group.context_tokens
         for request, tokens in out.scheduled.items():
-            start = out.start[request] = request.num_computed_tokens
+            start = request.num_computed_tokens
             request.num_computed_tokens = start + tokens
             if tokens == 1 and start >= request.input_tokens:
                 decode_seqs += 1

@@ -119,7 +119,9 @@ class _Stepper:
         record.update(self._queues(record["step"]))
         samples = [request for request in out.scheduled if request.decoding]
         record["scheduled"] = {names[request.index]: tokens for request, tokens in out.scheduled.items()}
-        record["start"] = {names[request.index]: start for request, start in out.start.items()}
+        record["start"] = {
+            names[request.index]: request.num_computed_tokens - tokens for request, tokens in out.scheduled.items()
+        }
         record["samples"] = self._ids(samples)
         record["admitted"] = {names[request.index]: hit for request, hit in out.admitted.items()}
         record["preempted"] = self._ids(out.preempted)

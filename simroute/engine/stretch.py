@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from math import sqrt
 
 
 @dataclass(slots=True)
@@ -23,13 +23,14 @@ class Stretch:
 
     def elapsed_s(self, steps: int) -> float:
         """Seconds that the first `steps` steps take."""
-        return steps * self.first_s + self.growth_s * (steps * (steps - 1) / 2)
+        return steps * (self.first_s + self.growth_s * 0.5 * (steps - 1))
 
     def point_s(self, point: int) -> float:
         """When schedule point `point` is reached."""
         if point == 0:
             return self.start_s
-        return self.base_s + self.elapsed_s(point - self.lag)
+        steps = point - self.lag
+        return self.base_s + steps * (self.first_s + self.growth_s * 0.5 * (steps - 1))
 
     def next_point(self, now_s: float) -> int:
         """The first schedule point at or after `now_s`."""
@@ -38,10 +39,13 @@ class Stretch:
         elapsed_s = now_s - self.base_s
         if elapsed_s <= 0:
             return 1
-        steps = self._steps_in(elapsed_s)
-        while self.elapsed_s(steps) < elapsed_s:
+        # elapsed = first k + growth k (k - 1) / 2, solved for k; then corrected for rounding
+        half = self.growth_s / 2
+        linear = self.first_s - half
+        steps = int(2 * elapsed_s / (linear + sqrt(linear * linear + 4 * half * elapsed_s)))
+        while steps * (linear + half * steps) < elapsed_s:
             steps += 1
-        while steps and self.elapsed_s(steps - 1) >= elapsed_s:
+        while steps and (steps - 1) * (linear + half * (steps - 1)) >= elapsed_s:
             steps -= 1
         return steps + self.lag
 
@@ -51,9 +55,3 @@ class Stretch:
             return 0
         point = self.next_point(now_s)
         return point + 1 if self.point_s(point) <= now_s else point
-
-    def _steps_in(self, elapsed_s: float) -> int:
-        """About how many steps take `elapsed_s`: the root of growth/2 k^2 + (first - growth/2) k = elapsed."""
-        linear = self.first_s - self.growth_s / 2
-        root = math.sqrt(linear * linear + 2 * self.growth_s * elapsed_s)
-        return int(2 * elapsed_s / (linear + root))

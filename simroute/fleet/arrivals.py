@@ -51,7 +51,7 @@ class Arrivals:
         first_once: Ints = np.append(once, len(trace.prefix_ids))[np.searchsorted(once, starts)]
         return np.minimum(first_once, ends) - starts
 
-    def __iter__(self) -> Iterator[tuple[float, EngineRequest]]:
+    def __iter__(self) -> Iterator[EngineRequest]:
         trace = self.trace
         classes, tiers, tenants = trace.class_names, trace.tier_names, trace.tenant_names
         columns = (
@@ -71,20 +71,17 @@ class Arrivals:
             for index, row in enumerate(rows, start):
                 arrival_s, prompt, answer, class_code, tier, tenant, priority, session, offset, ids = row
                 prefix = trace.prefix_ids[offset : offset + ids].tolist() if ids else ()
-                yield (
+                yield EngineRequest(
+                    index,
                     arrival_s,
-                    EngineRequest(
-                        index,
-                        arrival_s,
-                        prompt,
-                        answer,
-                        classes[class_code],
-                        tiers[tier],
-                        tenants[tenant],
-                        priority,
-                        session,
-                        prefix,
-                    ),
+                    prompt,
+                    answer,
+                    classes[class_code],
+                    tiers[tier],
+                    tenants[tenant],
+                    priority,
+                    session,
+                    prefix,
                 )
 
     def describe(self, request: EngineRequest, block_size: int) -> None:

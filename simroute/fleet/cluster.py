@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 
 import simpy
+from simpy.events import NORMAL
 
-from simroute.engine.replica import Replica
+from simroute.engine.replica import Replica, StandingEvent
 from simroute.engine.sequence import EngineRequest
 from simroute.errors import UsageError
 from simroute.fleet.arrivals import Arrivals, check_block_size
 from simroute.fleet.pool import Pool
-from simroute.fleet.recorder import Recorder
+from simroute.fleet.recorder import BUFFERED_GAPS, Recorder
 from simroute.fleet.scrape import ScrapedReplica
 from simroute.fleet.timeline import TimelineSampler
 from simroute.policy.snapshot import RoutingPolicy
@@ -76,11 +77,13 @@ class _Cluster:
     ) -> None:
         self.trace = trace
         self.env = env = simpy.Environment()
-        self.policy = policy
+        self.choose = policy.choose
         self.recorder = Recorder(len(trace))
+        self.replica_of = self.recorder.replica
         self.first_token = self.recorder.first_token
         self.gaps = self.recorder.gaps
         self.pools = [pool for pool in pools for _ in range(pool.replicas)]  # by replica
+        self.engines = [pool.engine for pool in self.pools]
         self.replicas = [Replica(env, pool.engine, pool.step_time, self, exact=exact) for pool in self.pools]
         self.snapshots = [
             ScrapedReplica(number, pool.variant, replica, live=scrape_interval_s <= 0)
@@ -94,7 +97,10 @@ class _Cluster:
         self.over = env.event()
         self.arrivals = Arrivals(trace, only_shared=not exact)
         self.sampler = TimelineSampler(env, self.replicas, trace.arrival_s, samples)
-        env.process(self._arrive())
+        self.requests = iter(self.arrivals)
+        self.next_request = next(self.requests, None)
+        self.arrival = StandingEvent(env, self._arrive)
+        env.schedule(self.arrival, NORMAL)
         if scrape_interval_s > 0:
             env.process(self._scrape(scrape_interval_s))
 
@@ -111,24 +117,35 @@ class _Cluster:
     def finished(self, request: EngineRequest, at_s: float) -> None:
         """See Observer: the router learns it at once, the response having passed through it."""
         self.recorder.finished(request, at_s)
-        self.snapshots[self.recorder.replica[request.index]].in_flight -= 1
+        self.snapshots[self.replica_of[request.index]].in_flight -= 1
         self.outstanding -= 1
         if not self.outstanding and not self.arriving:
             self.over.succeed()
 
-    def _arrive(self) -> Events:
-        env = self.env
-        for arrival_s, request in self.arrivals:
-            if arrival_s > env.now:
-                yield env.timeout(arrival_s - env.now)
+    def _arrive(self, _: simpy.Event) -> None:
+        """The next request of the trace arrives, and all others of the same instant."""
+        event, env = self.arrival, self.env
+        event.callbacks = event.standing
+        now = env.now
+        request = self.next_request
+        while request is not None:
+            wait_s = request.arrival_s - now
+            if wait_s > 0:
+                self.next_request = request
+                env.schedule(event, NORMAL, wait_s)
+                return
             if request.index % POLL_EVERY == 0 and self._poll(request.index):
                 return
             self._route(request)
+            request = next(self.requests, None)
+        self.next_request = None
         self.arriving = False
         if not self.outstanding:
             self.over.succeed()
 
     def _poll(self, index: int) -> bool:
+        """Between arrivals: flush, report, and see whether to stop."""
+        self.recorder.flush(BUFFERED_GAPS)
         if self.progress is not None:
             self.progress(index / len(self.trace))
         if self.stop is not None and self.stop():
@@ -137,16 +154,16 @@ class _Cluster:
         return self.interrupted
 
     def _route(self, request: EngineRequest) -> None:
-        number, reason = self.policy.choose(request, self.snapshots)
+        number, reason = self.choose(request, self.snapshots)
         if number < 0:
             self.recorder.rejected(request, reason)
             return
-        self.recorder.replica[request.index] = number
-        engine = self.pools[number].engine
+        self.replica_of[request.index] = number
+        engine = self.engines[number]
         if request.input_tokens >= engine.max_model_len:  # vLLM answers HTTP 400
             self.recorder.rejected(request, TOO_LONG)
             return
-        if engine.enable_prefix_caching:
+        if request.prefix_ids and engine.enable_prefix_caching:
             self.arrivals.describe(request, engine.block_size)
         self.outstanding += 1
         self.snapshots[number].in_flight += 1

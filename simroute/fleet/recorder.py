@@ -12,6 +12,7 @@ from simroute.results.itl import ItlHistogram
 from simroute.results.run import Status
 
 BUFFERED_GAPS = 1 << 15
+"""Rows of gaps kept until they go into the histogram."""
 COMPLETED = int(Status.COMPLETED)
 
 
@@ -30,6 +31,7 @@ class Recorder:
         self.reject_reasons: list[str] = []
         self.itl = ItlHistogram()
         self._gaps = array("d")  # first_s, last_s, steps, seqs of one run of gaps after another
+        self.gaps = self._gaps.extend  # see Observer: called for every stretch of steps
 
     def first_token(self, request: EngineRequest, at_s: float) -> None:
         """See Observer."""
@@ -52,12 +54,6 @@ class Recorder:
         self.status[request.index] = Status.REJECTED
         self.reject_code[request.index] = self.reject_reasons.index(reason)
 
-    def gaps(self, first_s: float, last_s: float, steps: int, seqs: int) -> None:
-        """See Observer."""
-        self._gaps.extend((first_s, last_s, steps, seqs))
-        if len(self._gaps) >= 4 * BUFFERED_GAPS:
-            self.flush()
-
     def columns(self, end_s: float) -> dict[str, Any]:
         """FleetRun's columns; what would have happened after `end_s` has not happened."""
         first_token_s = np.frombuffer(self.first_token_s, dtype=np.float64)
@@ -72,9 +68,10 @@ class Recorder:
             "reject_code": np.frombuffer(self.reject_code, dtype=np.int8),
         }
 
-    def flush(self) -> None:
-        """Put the buffered gaps into the histogram."""
-        rows = np.frombuffer(self._gaps, dtype=np.float64).reshape(-1, 4)
-        if len(rows):
-            self.itl.add(rows[:, 0], rows[:, 1], rows[:, 2].astype(np.int64), rows[:, 3].astype(np.int64))
-        self._gaps = array("d")
+    def flush(self, buffered: int = 0) -> None:
+        """Put the buffered gaps into the histogram, if there are more than `buffered` rows of them."""
+        if len(self._gaps) <= 4 * buffered:
+            return
+        rows = np.array(self._gaps, dtype=np.float64).reshape(-1, 4)
+        self.itl.add(rows[:, 0], rows[:, 1], rows[:, 2].astype(np.int64), rows[:, 3].astype(np.int64))
+        del self._gaps[:]
