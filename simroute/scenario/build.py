@@ -13,7 +13,7 @@ from simroute.fleet.pool import Pool
 from simroute.policy.capability import QualityRow, TableQuality
 from simroute.policy.routing import PolicyContext, make_policy
 from simroute.policy.snapshot import RoutingPolicy
-from simroute.results.slo import DEFAULT_CLASS, Slo
+from simroute.results.slo import DEFAULT_CLASS, Slo, slo_for
 from simroute.rng import stream
 from simroute.scenario.models import PolicySpec, Scenario, Traffic
 from simroute.scenario.quality import Named, quality_table
@@ -43,8 +43,8 @@ class Built:
     def stated(self) -> tuple[str, ...]:
         """The assumed qualities that the results rest on, one sentence each."""
         return tuple(
-            f"assumed: quality of {row.model} {row.quantization} for {row.request_class} is {row.mean:g} "
-            f"({row.low:g} to {row.high:g}): {row.source}"
+            f"assumed: quality of {row.model} {row.quantization} for {row.request_class} is {row.mean:.3g} "
+            f"({row.low:.3g} to {row.high:.3g}): {row.source}"
             for row in self.assumptions
         )
 
@@ -69,15 +69,16 @@ def build(scenario: Scenario) -> Built:
     table = quality_table(names, scenario.quality)
     classes = tuple(dict.fromkeys((*trace.class_names, *scenario.classes)))
     pools = tuple(pool_of(v, _scores(table, name, classes)) for v, name in zip(variants, names, strict=True))
+    targets = slos(scenario)
     return Built(
         scenario,
         trace,
         variants,
         pools,
-        slos(scenario),
+        targets,
         quality_floors(scenario, classes),
         tuple(row for row in table.basis(names, classes) if row.assumed),
-        (*trace.notes, *(note for v in variants for note in v.notes), *_doubts(trace, pools)),
+        (*trace.notes, *(note for v in variants for note in v.notes), *_doubts(trace, pools, targets)),
     )
 
 
@@ -111,9 +112,12 @@ def _scores(table: TableQuality, variant: Named, classes: Sequence[str]) -> dict
     return {name: (row.mean, row.low, row.high) for name in classes if (row := table.find(variant, name))}
 
 
-def _doubts(trace: Trace, pools: Sequence[Pool]) -> list[str]:
-    """What the traffic and the fleet, seen together, make doubtful."""
+def _doubts(trace: Trace, pools: Sequence[Pool], slo: Mapping[str, Slo]) -> list[str]:
+    """What the traffic, the fleet and the targets, seen together, make doubtful."""
     notes = []
+    free = [name for name in trace.class_names if slo_for(slo, name) == Slo()]
+    if free:
+        notes.append(f"no latency targets for class {', '.join(free)}: whatever completes counts as within them")
     longest = max(pool.engine.max_model_len for pool in pools)
     too_long = int((trace.input_tokens >= longest).sum())
     if too_long:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from simroute.hardware import catalogue
+from simroute.hardware.specs import AccuracyRow
 from simroute.policy.capability import QualityRow, TableQuality
 from simroute.scenario.models import QualityAssumption
 
@@ -66,23 +67,29 @@ def _scores(models: Iterable[str]) -> Iterator[QualityRow]:
 
 def _recovered(models: Iterable[str], known: TableQuality) -> Iterator[QualityRow]:
     """Published recoveries of the same variant and class together, times the quality of the model in bf16."""
-    recoveries: dict[tuple[str, str, str], list[tuple[float, str]]] = {}
+    recoveries: dict[tuple[str, str, str], list[AccuracyRow]] = {}
     for row in catalogue.accuracy_rows():
         if row.unit == "recovery" and row.model in models:
             for request_class in catalogue.request_classes(row.metric):
-                key = (row.model, row.scheme, request_class)
-                recoveries.setdefault(key, []).append((row.value, f"{row.metric}: {row.source}"))
-    for (model, scheme, request_class), found in recoveries.items():
+                recoveries.setdefault((row.model, row.scheme, request_class), []).append(row)
+    for (model, scheme, request_class), rows in recoveries.items():
         base = known.find(Named(model, BASE_SCHEME), request_class)
         if base is not None:
-            factors = [factor for factor, _ in found]
+            factors = [row.value for row in rows]
+            mean = sum(factors) / len(factors)
             yield QualityRow(
                 model,
                 scheme,
                 request_class,
-                min(1.0, base.mean * sum(factors) / len(factors)),
+                min(1.0, base.mean * mean),
                 min(1.0, base.low * min(factors)),
                 min(1.0, base.high * max(factors)),
-                f"recovery ({'; '.join(source for _, source in found)}) of {BASE_SCHEME}: {base.source}",
+                f"{mean:.1%} of {BASE_SCHEME} by {_evidence(rows)}; {BASE_SCHEME}: {base.source}",
                 base.assumed,
             )
+
+
+def _evidence(rows: Sequence[AccuracyRow]) -> str:
+    metrics = dict.fromkeys(row.metric for row in rows)
+    sources = dict.fromkeys(row.source for row in rows)
+    return f"{', '.join(metrics)} ({', '.join(sources)})"
