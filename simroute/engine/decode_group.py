@@ -71,6 +71,12 @@ class DecodeGroup:
             return blocks + sum(phases[first : last + 1])
         return blocks + sum(phases[first:]) + sum(phases[: last + 1])
 
+    def held_blocks(self, steps: int) -> int:
+        """KV blocks that the members hold after `steps` more steps: the sum of ceil(context / block_size)."""
+        size, now = self.block_size, self.steps + steps
+        unfilled = sum(count * (-(phase + now) % size) for phase, count in enumerate(self._phases) if count)
+        return (self._offsets + self.size * now + unfilled) // size
+
     def steps_within(self, free_blocks: int, limit: int) -> int:
         """The most steps, at most `limit`, that `free_blocks` blocks allow."""
         if self.blocks_for(limit) <= free_blocks:

@@ -115,16 +115,15 @@ class Replica:
     @property
     def kv_cache_usage(self) -> float:
         """Share of usable KV blocks that requests hold now, 0..1."""
-        scheduler, stretch = self.scheduler, self._stretch
-        used = scheduler.used_blocks
+        scheduler, stretch, steps = self.scheduler, self._stretch, 0
         if stretch is not None:
-            scheduled = stretch.scheduled_by(self.env.now)
-            if scheduled > stretch.steps:
+            steps = stretch.scheduled_by(self.env.now)
+            if steps > stretch.steps:
                 self._take_stretch()
-                used = scheduler.used_blocks
-            elif scheduled:
-                used += scheduler.group.blocks_for(min(scheduled, self._stretch_steps))
-        return used / scheduler.pool.usable
+                steps = 0
+            elif steps > self._stretch_steps:
+                steps = self._stretch_steps
+        return scheduler.used_blocks_after(steps) / scheduler.pool.usable
 
     def submit(self, request: EngineRequest) -> None:
         """A request arrives now."""
@@ -239,7 +238,7 @@ class Replica:
         if self.exact:
             return False
         scheduler = self.scheduler
-        steps = scheduler.decode_run()
+        steps, drain = scheduler.decode_run()
         if not steps:
             return False
         group = scheduler.group
@@ -253,7 +252,7 @@ class Replica:
             slope_s * size,
             self._lag,
         )
-        if self._async and scheduler.can_drain_after(steps):
+        if drain:
             steps += 1
         self._stretch_steps = steps
         self._wake_at(stretch.point_s(steps), now)

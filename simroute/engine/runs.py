@@ -55,6 +55,17 @@ class RunPool:
         self._cached: dict[int, list[Run]] = {}  # oldest first: vLLM hits the oldest of equal blocks
         self._ends = Run(ANONYMOUS, 0, 0, 0)
 
+    @property
+    def lists_content(self) -> bool:
+        """Whether anything is cached that a request may still ask for."""
+        return bool(self._cached)
+
+    def restart(self, held_blocks: int) -> None:
+        """Forget what is cached and count anew, `held_blocks` being held by requests."""
+        self.free = self._unhashed = self.usable - held_blocks
+        self._cached.clear()
+        self._ends.next = self._ends.prev = self._ends
+
     def find(self, request: EngineRequest, max_blocks: int) -> Hit:
         """See KVPool: walks the request's content ids, then its own tail, until the first gap."""
         if not self.enable_prefix_caching or not self._cached:

@@ -63,6 +63,9 @@ class SchedulerOutput:
 class Scheduler:
     """RUNNING, WAITING and the KV cache of one engine.
 
+    `roomy`: every unfinished request could run to its end with the blocks there are, and none has content that another
+    may hit. Then no block can be short, nothing can be evicted that matters, and no block is counted.
+
     Counters over its life: `preemptions`, and over first admissions `prefix_queries` and `prefix_hits` (tokens).
     """
 
@@ -89,6 +92,9 @@ class Scheduler:
         self._watermark_blocks = int(config.watermark * config.num_gpu_blocks)
         self._lag = 1 if config.async_scheduling else 0  # tokens whose values are not yet known
         self._admissions = 0
+        self.roomy = self._counting_pool is not None
+        self._demand_blocks = 0  # of all unfinished requests, each at its end
+        self._content_seen = False
 
     @property
     def has_requests(self) -> bool:
@@ -98,15 +104,61 @@ class Scheduler:
     @property
     def used_blocks(self) -> int:
         """KV blocks referenced by requests now (cached but unreferenced blocks count as free)."""
-        return self.pool.usable - self.pool.free
+        return self.used_blocks_after(0)
+
+    def used_blocks_after(self, steps: int) -> int:
+        """KV blocks referenced when the group has taken `steps` more steps."""
+        group = self.group
+        if not self.roomy:
+            used = self.pool.usable - self.pool.free
+            return used + group.blocks_for(steps) if steps else used
+        used = group.held_blocks(steps)
+        if len(self.running) > group.size:
+            used += sum(self._blocks_of(request) for request in self.running if request not in group.members)
+        return used
+
+    def _blocks_of(self, request: EngineRequest) -> int:
+        return -(-request.num_computed_tokens // self._block_size)
 
     def add(self, request: EngineRequest) -> None:
         """A request arrives: into WAITING."""
         if request.stop_tokens > self.config.max_model_len:
             request.stop_tokens = self.config.max_model_len
+        self._demand_blocks += -(-request.stop_tokens // self._block_size)
+        if request.content_blocks:
+            self._content_seen = True
+        if self.roomy and (self._content_seen or self._demand_blocks + self._watermark_blocks > self.pool.usable):
+            self._count_blocks()
         if self._threshold or not self._in_order:  # a new head, or a smaller first chunk
             self.blocked = False
         self.waiting.push(request)
+
+    def _count_blocks(self) -> None:
+        """There is no longer room for everybody: count the blocks that are held.
+
+        What is free may or may not cache something: nobody can ask for it, and it all goes before what comes later.
+        """
+        pool, group = self._counting_pool, self.group
+        assert pool is not None
+        self.roomy = False
+        for request, offset in group.members.items():
+            group.settle(request, offset)
+        held = 0
+        for request in self.running:
+            request.num_blocks = blocks = self._blocks_of(request)
+            held += blocks
+            if self._caching:
+                known = request.num_computed_tokens - (self._lag if request.decoding else 0)
+                request.num_cached_blocks = known // self._block_size
+        pool.restart(held)
+
+    def _count_no_blocks(self) -> None:
+        """There is room for everybody again."""
+        pool = self._counting_pool
+        if pool is None or pool.lists_content or self._content_seen:
+            return
+        self.roomy = True
+        pool.restart(0)
 
     # -- one step -------------------------------------------------------------------------------------------------
 
@@ -129,16 +181,21 @@ class Scheduler:
 
     def update(self, finishing: list[EngineRequest]) -> None:
         """A step's tokens have arrived: the requests that got their last one leave and free their blocks."""
+        block_size = self._block_size
         for request in finishing:
+            self._demand_blocks -= -(-request.stop_tokens // block_size)
             if request.running:
                 del self.running[request]
                 request.running = False
-                self.pool.register(request, (request.stop_tokens - 1) // self._block_size)
-                self.pool.release(request)
+                if not self.roomy:
+                    self.pool.register(request, (request.stop_tokens - 1) // block_size)
+                    self.pool.release(request)
             else:  # preempted while its last token was in flight
                 self.waiting.remove(request)
         if finishing:
             self.blocked = False
+            if not self.roomy and 2 * self._demand_blocks < self.pool.usable - self._watermark_blocks:
+                self._count_no_blocks()
 
     def _prefill_threshold(self) -> int:
         """The most tokens a request may prefill in this step while others queue (0: no limit)."""
@@ -167,10 +224,12 @@ class Scheduler:
 
     def _grant(self, out: SchedulerOutput, request: EngineRequest, tokens: int) -> None:
         """Allocate for `tokens` more tokens of a running request (the blocks are known to be free)."""
+        out.scheduled[request] = tokens
+        if self.roomy:
+            return
         self.pool.grow(request, self._growth(request, tokens))
         computed = request.num_computed_tokens + tokens
         self.pool.register(request, min(computed, self._known_tokens(request)) // self._block_size)
-        out.scheduled[request] = tokens
 
     def _advance_literally(self, out: SchedulerOutput, threshold: int) -> int:
         """Go through RUNNING in order, preempting where blocks run out. Returns the budget left."""
@@ -183,7 +242,7 @@ class Scheduler:
             tokens = self._wanted_tokens(request, threshold, budget)
             if tokens <= 0:
                 continue
-            while request.running and self._growth(request, tokens) > self.pool.free:
+            while not self.roomy and request.running and self._growth(request, tokens) > self.pool.free:
                 victim = self._victim()
                 budget += out.scheduled.pop(victim, 0)
                 self._preempt(victim)
@@ -224,7 +283,7 @@ class Scheduler:
                 break
             request = waiting.head
             total = request.target_tokens
-            hit = pool.find(request, (total - 1) // block_size) if self._caching else NO_HIT
+            hit = NO_HIT if self.roomy or not self._caching else pool.find(request, (total - 1) // block_size)
             tokens = total - hit.blocks * block_size
             if 0 < threshold < tokens:
                 tokens = threshold
@@ -232,11 +291,12 @@ class Scheduler:
                 if not self._chunked:
                     break
                 tokens = budget
-            slots = total if self._reserve_all else hit.blocks * block_size + tokens
-            needed = -(-slots // block_size) - hit.blocks + hit.free  # hit blocks that are free now must be taken
-            if needed + (self._watermark_blocks if running else 0) > pool.free:
-                self.blocked = True
-                break
+            if not self.roomy:
+                slots = total if self._reserve_all else hit.blocks * block_size + tokens
+                needed = -(-slots // block_size) - hit.blocks + hit.free  # hit blocks that are free now must be taken
+                if needed + (self._watermark_blocks if running else 0) > pool.free:
+                    self.blocked = True
+                    break
             waiting.pop_head()
             self._start(out, request, hit, tokens)
             budget -= tokens
@@ -246,10 +306,11 @@ class Scheduler:
         pool, block_size = self.pool, self._block_size
         hit_tokens = hit.blocks * block_size
         computed = hit_tokens + tokens
-        if hit.blocks:
-            pool.attach(request, hit)
-        pool.grow(request, -(-computed // block_size) - hit.blocks)
-        pool.register(request, computed // block_size)
+        if not self.roomy:
+            if hit.blocks:
+                pool.attach(request, hit)
+            pool.grow(request, -(-computed // block_size) - hit.blocks)
+            pool.register(request, computed // block_size)
         self.running[request] = None
         self.prefilling.append(request)
         self._admissions += 1
@@ -266,41 +327,34 @@ class Scheduler:
 
     # -- the group of decoding requests -----------------------------------------------------------------------------
 
-    def decode_run(self) -> int:
+    def decode_run(self) -> tuple[int, bool]:
         """How many further steps only decode, with nobody admitted, finished or preempted before the last of them.
 
-        0 when the next step must be decided by `schedule()`: among others while a last token is still in flight.
+        0 when the next step must be decided by `schedule()`: among others while a last token is still in flight. The
+        flag: those steps end in somebody's last, and one more step of the others is certain to follow while that last
+        token is in flight (under async scheduling; its request holds its seat and blocks, so WAITING stays blocked).
         """
         group, waiting = self.group, self.waiting
         size = group.size
-        if not size or size != len(self.running) or (waiting and not self.blocked):
-            return 0
-        if size > self._max_tokens:
-            return 0
+        if not size or size != len(self.running) or (waiting and not self.blocked) or size > self._max_tokens:
+            return 0, False
         limit = group.next_stop - group.steps
+        if self.roomy:
+            return limit, self.config.async_scheduling
         if waiting and group.writers:
             limit = 1  # what they write may be what the head of WAITING can hit
         free = self.pool.free
-        if size * (limit // self._block_size + 1) <= free:
-            return limit
-        return group.steps_within(free, limit)
-
-    def can_drain_after(self, steps: int) -> bool:
-        """Whether, after `steps` steps that end in somebody's last, one more step of the others is certain.
-
-        (Under async scheduling the finished hold their blocks for that step, so WAITING stays blocked.)
-        """
-        group = self.group
-        if steps < group.next_stop - group.steps or (self.waiting and group.writers):
-            return False
-        free = self.pool.free
-        return group.size * ((steps + 1) // self._block_size + 1) <= free or group.blocks_for(steps + 1) <= free
+        steps = group.steps_within(free, limit + 1)
+        if steps <= limit:
+            return steps, False
+        last = limit == group.next_stop - group.steps and not (waiting and group.writers)
+        return limit, last and self.config.async_scheduling
 
     def run_decode(self, steps: int) -> list[EngineRequest]:
         """Take `steps` steps as bounded by `decode_run`; returns the requests whose last token is in the last step."""
-        group, pool = self.group, self._counting_pool
-        assert pool is not None
-        pool.take(group.blocks_for(steps))
+        group = self.group
+        if not self.roomy and self._counting_pool is not None:
+            self._counting_pool.take(group.blocks_for(steps))
         group.steps += steps
         return self._leave() if group.steps == group.next_stop else NOBODY
 
@@ -316,10 +370,9 @@ class Scheduler:
         Without a threshold the order does not matter: an unfinished prefill has used up the budget of its step, so
         that nobody was admitted after it. It stands last, and the members are served first.
         """
-        group, pool = self.group, self._counting_pool
-        assert pool is not None
+        group = self.group
         budget = self._max_tokens - group.size
-        blocks = group_blocks = group.blocks_for(1)
+        blocks = 0 if self.roomy else group.blocks_for(1)
         chunks: list[tuple[EngineRequest, int]] = []
         for request in self.prefilling:  # (seldom any)
             tokens = self._wanted_tokens(request, threshold, max(budget, 0))
@@ -329,9 +382,10 @@ class Scheduler:
                 chunks.append((request, tokens))
                 budget -= tokens
                 blocks += self._growth(request, tokens)
-        if budget < 0 or blocks > pool.free:
+        if budget < 0 or (blocks > self.pool.free and not self.roomy):
             return -1
-        pool.take(group_blocks)
+        if not self.roomy and self._counting_pool is not None:
+            self._counting_pool.take(group.blocks_for(1))
         group.steps += 1
         out.decoding = group.size
         for request, tokens in chunks:
@@ -344,7 +398,8 @@ class Scheduler:
         self._register_written()
         lag = self._lag
         for request in self.group.dissolve():
-            self.pool.register(request, (request.num_computed_tokens - lag) // self._block_size)
+            if not self.roomy:
+                self.pool.register(request, (request.num_computed_tokens - lag) // self._block_size)
 
     def _register_written(self, before_admission: int | None = None) -> None:
         """Register what members of the group have written of content that others may hit, in the order written.
