@@ -188,21 +188,16 @@ class Replica:
                 self._finished(request, end_s)
 
     def _step(self, now: float) -> float:
-        """Schedule one step now; returns the next schedule point (now, to fill the queue of async scheduling)."""
+        """Schedule one step now, which starts when the step before it ends.
+
+        Returns the next schedule point: now, if under async scheduling the next step can be queued at once.
+        """
         out = self.scheduler.schedule()
-        before_s = self._end_s
+        before_s, batch = self._end_s, out.batch
         if not out.total_tokens:
             if before_s <= now and not out.preempted:
                 raise SimulationError(self._stuck())
             return max(now, before_s)
-        self._execute(out, now)
-        if not self._async:
-            return self._end_s
-        return before_s if before_s > now else now
-
-    def _execute(self, out: SchedulerOutput, now: float) -> None:
-        """Account for one scheduled step, which starts when the step before it ends."""
-        before_s, batch = self._end_s, out.batch
         duration_s = self._duration(batch)
         self._end_s = end_s = (before_s if before_s > now else now) + duration_s
         self.busy_s += duration_s
@@ -211,16 +206,25 @@ class Replica:
         self.output_tokens += batch.sampled_seqs
         if out.decoding:
             self._gaps((end_s - before_s, end_s - before_s, 1, out.decoding))
+        for request in out.first:
+            self._first_token(request, end_s)
+        if out.preempted or out.resumed:
+            self._interrupt(out, before_s)
+        if out.finishing:
+            self._completions.append((end_s, out.finishing))
+        if not self._async:
+            return end_s
+        return before_s if before_s > now else now
+
+    def _interrupt(self, out: SchedulerOutput, before_s: float) -> None:
+        """The gap of a preempted request lasts from its last token before to its first one after."""
         for request in out.preempted:
             if request.sampled and request.last_token_s < 0:
                 request.last_token_s = before_s
         for request in out.resumed:
-            self._gaps((end_s - request.last_token_s, end_s - request.last_token_s, 1, 1))
+            gap_s = self._end_s - request.last_token_s
+            self._gaps((gap_s, gap_s, 1, 1))
             request.last_token_s = -1.0
-        for request in out.first:
-            self._first_token(request, end_s)
-        if out.finishing:
-            self._completions.append((end_s, out.finishing))
 
     def _stuck(self) -> str:
         scheduler = self.scheduler

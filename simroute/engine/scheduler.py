@@ -10,8 +10,6 @@ blocks or budget run short dissolves the group and takes the literal path. The d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from simroute.engine.blocks import NO_HIT, Hit, KVPool
 from simroute.engine.config import EngineConfig
 from simroute.engine.decode_group import DecodeGroup
@@ -175,8 +173,8 @@ class Scheduler:
         if self.waiting and not out.preempted:
             self._admit(out, threshold, budget)
         self._close(out)
-        if self._counting_pool is not None:
-            self._form_group(self.running if literally else out.scheduled)
+        if literally and self._counting_pool is not None:
+            self._form_group()
         return out
 
     def update(self, finishing: list[EngineRequest]) -> None:
@@ -423,35 +421,33 @@ class Scheduler:
     # -- the end of a step ------------------------------------------------------------------------------------------
 
     def _close(self, out: SchedulerOutput) -> None:
-        """Advance what was scheduled, see who samples, and sum up the batch."""
+        """Advance what was scheduled, see who samples and who decodes from now on, and sum up the batch."""
         group = self.group
-        group_size = out.decoding
-        prefill_seqs = prefill_tokens = prefill_pairs = sampled = 0
-        decode_seqs, decode_context = group_size, group.context_tokens
+        decode_seqs = sampled = out.decoding
+        decode_context = group.context_tokens if decode_seqs else 0
+        if decode_seqs and group.steps == group.next_stop:
+            out.finishing.extend(self._leave())
+        prefill_seqs = prefill_tokens = prefill_pairs = 0
         for request, tokens in out.scheduled.items():
             start = request.num_computed_tokens
-            request.num_computed_tokens = start + tokens
+            request.num_computed_tokens = computed = start + tokens
             if tokens == 1 and start >= request.input_tokens:
                 decode_seqs += 1
-                decode_context += start + 1
+                decode_context += computed
             else:
                 prefill_seqs += 1
                 prefill_tokens += tokens
                 prefill_pairs += tokens * start + tokens * (tokens + 1) // 2
-            if start + tokens >= request.target_tokens:
+            if computed >= request.target_tokens:
                 sampled += 1
-                self._sample(out, request, start + tokens)
-        if group_size and group.steps == group.next_stop:
-            out.finishing.extend(self._leave())
+                request.target_tokens = computed + 1
+                self._sample(out, request, computed)
         if len(out.finishing) > 1:
             out.finishing.sort(key=lambda request: request.admission)
         out.total_tokens = prefill_tokens + decode_seqs
-        out.batch = Batch(
-            prefill_seqs, prefill_tokens, prefill_pairs, decode_seqs, decode_context, group_size + sampled
-        )
+        out.batch = Batch(prefill_seqs, prefill_tokens, prefill_pairs, decode_seqs, decode_context, sampled)
 
     def _sample(self, out: SchedulerOutput, request: EngineRequest, computed: int) -> None:
-        request.target_tokens = computed + 1
         if request.decoding:
             out.decoding += 1
         else:
@@ -464,10 +460,14 @@ class Scheduler:
                 out.first.append(request)
         if computed >= request.stop_tokens - 1:
             out.finishing.append(request)
+        elif self._counting_pool is not None:
+            self.group.join(request)
 
-    def _form_group(self, candidates: Iterable[EngineRequest]) -> None:
-        """Requests that decode from now on join the group."""
-        join = self.group.join
-        for request in candidates:
-            if request.decoding and request.num_computed_tokens < request.stop_tokens - 1:
-                join(request)
+    def _form_group(self) -> None:
+        """After a literal step: those whom it left out for want of budget decode again with the others."""
+        group = self.group
+        if group.size + len(self.prefilling) == len(self.running):
+            return
+        for request in self.running:
+            if request.decoding and not request.drained and request not in group.members:
+                group.join(request)
