@@ -29,23 +29,23 @@ class DecodeGroup:
         self.size = 0
         self.next_stop = NEVER
         self.members: dict[EngineRequest, int] = {}  # request -> num_computed_tokens - steps, constant
-        self._offsets = 0
-        self._phases = [0] * block_size
+        self.offsets = 0
+        self.phases = [0] * block_size
         self._leaving: list[tuple[int, int, EngineRequest]] = []
         self.writers: list[EngineRequest] = []
 
     @property
     def context_tokens(self) -> int:
         """Computed tokens summed over the members."""
-        return self._offsets + self.size * self.steps
+        return self.offsets + self.size * self.steps
 
     def join(self, request: EngineRequest) -> None:
         """Add a request that owes one token a step until its stop."""
         offset = request.num_computed_tokens - self.steps
         self.members[request] = offset
         self.size += 1
-        self._offsets += offset
-        self._phases[offset % self.block_size] += 1
+        self.offsets += offset
+        self.phases[offset % self.block_size] += 1
         last_step = request.stop_tokens - 1 - offset
         heappush(self._leaving, (last_step, request.admission, request))
         if last_step < self.next_stop:
@@ -58,7 +58,7 @@ class DecodeGroup:
 
         A member takes a block at each step that finds its context a multiple of block_size.
         """
-        size, phases = self.block_size, self._phases
+        size, phases = self.block_size, self.phases
         last = -self.steps % size
         if steps == 1:
             return phases[last]
@@ -74,8 +74,8 @@ class DecodeGroup:
     def held_blocks(self, steps: int) -> int:
         """KV blocks that the members hold after `steps` more steps: the sum of ceil(context / block_size)."""
         size, now = self.block_size, self.steps + steps
-        unfilled = sum(count * (-(phase + now) % size) for phase, count in enumerate(self._phases) if count)
-        return (self._offsets + self.size * now + unfilled) // size
+        unfilled = sum(count * (-(phase + now) % size) for phase, count in enumerate(self.phases) if count)
+        return (self.offsets + self.size * now + unfilled) // size
 
     def steps_within(self, free_blocks: int, limit: int) -> int:
         """The most steps, at most `limit`, that `free_blocks` blocks allow."""
@@ -84,7 +84,7 @@ class DecodeGroup:
         steps = min(limit, free_blocks // self.size * self.block_size)
         blocks = self.blocks_for(steps)
         while steps < limit:
-            blocks += self._phases[-(self.steps + steps) % self.block_size]
+            blocks += self.phases[-(self.steps + steps) % self.block_size]
             if blocks > free_blocks:
                 break
             steps += 1
@@ -93,13 +93,13 @@ class DecodeGroup:
     def pop_leaving(self) -> list[EngineRequest]:
         """Remove and return the members whose last step was this one, in order of admission."""
         left: list[EngineRequest] = []
-        heap, steps = self._leaving, self.steps
+        heap, steps, size = self._leaving, self.steps, self.block_size
         while heap and heap[0][0] == steps:
             request = heappop(heap)[2]
             offset = self.members.pop(request)
             self.size -= 1
-            self._offsets -= offset
-            self._phases[offset % self.block_size] -= 1
+            self.offsets -= offset
+            self.phases[offset % size] -= 1
             self.settle(request, offset)
             left.append(request)
         self.next_stop = heap[0][0] if heap else NEVER
@@ -120,8 +120,8 @@ class DecodeGroup:
             self.settle(request, offset)
         self.members = {}
         self.size = 0
-        self._offsets = 0
-        self._phases = [0] * self.block_size
+        self.offsets = 0
+        self.phases = [0] * self.block_size
         self._leaving = []
         self.next_stop = NEVER
         self.writers = []

@@ -167,7 +167,7 @@ class Replica:
         `at_s` is the schedule point as reckoned here, `now` as SimPy's clock shows it (they differ by rounding).
         """
         scheduler = self.scheduler
-        if self._completions:
+        if self._completions and self._completions[0][0] <= at_s:
             self._complete(at_s)
         while scheduler.running or scheduler.waiting:
             if (scheduler.blocked or not scheduler.waiting) and self._begin_stretch(at_s, now):
@@ -252,7 +252,7 @@ class Replica:
             start_s,
             start_s if start_s > self._end_s else self._end_s,
             steps,
-            intercept_s + slope_s * (group.context_tokens + size),
+            intercept_s + slope_s * (group.offsets + size * (group.steps + 1)),
             slope_s * size,
             self._lag,
         )
@@ -268,42 +268,40 @@ class Replica:
         One step more than it has is the drain: under async scheduling, the step of the others that is scheduled
         before the last tokens of those who stop have arrived.
         """
-        stretch = self._stretch
+        stretch, scheduler = self._stretch, self.scheduler
         assert stretch is not None
         self._stretch = None
         steps = self._stretch_steps
-        if steps > stretch.steps:
-            self._decode(stretch, steps - 1)
-            self._drain()
-        elif steps:
-            self._decode(stretch, steps)
-
-    def _decode(self, stretch: Stretch, steps: int) -> None:
-        """Account for the first `steps` steps of a stretch."""
-        size = self.scheduler.group.size
-        elapsed_s = stretch.elapsed_s(steps)
-        leaving = self.scheduler.run_decode(steps)
+        drain = steps > stretch.steps
+        if drain:
+            steps -= 1
+        if not steps:
+            return
+        first_s, growth_s, size = stretch.first_s, stretch.growth_s, scheduler.group.size
+        elapsed_s = steps * (first_s + growth_s * 0.5 * (steps - 1))
         self._end_s = end_s = stretch.base_s + elapsed_s
         self.busy_s += elapsed_s
         self.steps += steps
         self.output_tokens += steps * size
-        self._gaps((stretch.first_s, stretch.first_s + (steps - 1) * stretch.growth_s, steps, size))
+        self._gaps((first_s, first_s + (steps - 1) * growth_s, steps, size))
+        leaving = scheduler.run_decode(steps)
         if leaving:
             self._completions.append((end_s, leaving))
+        if drain and scheduler.group.size:
+            self._drain()
 
     def _drain(self) -> None:
         """One step of those who go on."""
-        group = self.scheduler.group
+        scheduler = self.scheduler
+        group = scheduler.group
         size = group.size
-        if not size:
-            return
         intercept_s, slope_s = self._decode_line(size)
-        duration_s = intercept_s + slope_s * (group.context_tokens + size)
-        leaving = self.scheduler.run_decode(1)
+        duration_s = intercept_s + slope_s * (group.offsets + size * (group.steps + 1))
         self._end_s += duration_s
         self.busy_s += duration_s
         self.steps += 1
         self.output_tokens += size
         self._gaps((duration_s, duration_s, 1, size))
+        leaving = scheduler.run_decode(1)
         if leaving:
             self._completions.append((self._end_s, leaving))

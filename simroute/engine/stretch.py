@@ -21,10 +21,6 @@ class Stretch:
     growth_s: float
     lag: int
 
-    def elapsed_s(self, steps: int) -> float:
-        """Seconds that the first `steps` steps take."""
-        return steps * (self.first_s + self.growth_s * 0.5 * (steps - 1))
-
     def point_s(self, point: int) -> float:
         """When schedule point `point` is reached."""
         if point == 0:
