@@ -90,6 +90,13 @@ class DecodeGroup:
             steps += 1
         return steps
 
+    def steps_before_content(self, lag: int) -> int:
+        """Steps before the one in which a writer's next block of content is full, and known (`lag` steps later)."""
+        full = min(
+            (request.num_cached_blocks + 1) * self.block_size - self.members[request] + lag for request in self.writers
+        )
+        return max(full - 1 - self.steps, 0)
+
     def pop_leaving(self) -> list[EngineRequest]:
         """Remove and return the members whose last step was this one, in order of admission."""
         left: list[EngineRequest] = []

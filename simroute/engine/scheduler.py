@@ -339,14 +339,13 @@ class Scheduler:
         limit = group.next_stop - group.steps
         if self.roomy:
             return limit, self.config.async_scheduling
-        if waiting and group.writers:
-            limit = 1  # what they write may be what the head of WAITING can hit
-        free = self.pool.free
-        steps = group.steps_within(free, limit + 1)
+        to_stop = limit
+        if waiting and group.writers:  # what they write may be what the head of WAITING can hit: look again then
+            limit = min(limit, group.steps_before_content(self._lag))
+        steps = group.steps_within(self.pool.free, limit + 1)
         if steps <= limit:
             return steps, False
-        last = limit == group.next_stop - group.steps and not (waiting and group.writers)
-        return limit, last and self.config.async_scheduling
+        return limit, limit == to_stop and not (waiting and group.writers) and self.config.async_scheduling
 
     def run_decode(self, steps: int) -> list[EngineRequest]:
         """Take `steps` steps as bounded by `decode_run`; returns the requests whose last token is in the last step."""
