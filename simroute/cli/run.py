@@ -72,7 +72,9 @@ def run(
         _store(output, result)
     _show(result, json=json, quiet=quiet, output=output)
     if result.interrupted:
-        _warn(["interrupted: results are partial, assertions were not checked"])
+        begun = {r.summary["policy"] for r in result.results}
+        missing = ", ".join(label for label in labels if label not in begun) or "none"
+        _warn([f"interrupted: results are partial (not begun: {missing}), assertions were not checked"])
         raise typer.Exit(EXIT_INTERRUPTED)
     _check(assertions, {r.summary["policy"]: r.summary for r in result.results})
 

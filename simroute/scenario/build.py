@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from simroute.errors import UsageError
 from simroute.fleet.arrivals import check_block_size
 from simroute.fleet.pool import Pool
 from simroute.policy.capability import QualityRow, TableQuality
@@ -21,6 +22,9 @@ from simroute.scenario.variants import Variant, pool_of, variant_of
 from simroute.workload.formats import read_trace
 from simroute.workload.merge import merge
 from simroute.workload.trace import Trace
+
+MOST_SCRAPES = 10_000_000
+"""More scrapes than this in one replay are a mistake: a year's at 3 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ def build(scenario: Scenario) -> Built:
     trace = traffic_of(scenario.traffic)
     for pool in scenario.pools:
         check_block_size(trace, pool.engine.block_size)
+    _check_scrapes(scenario, trace)
     variants = tuple(variant_of(spec) for spec in scenario.pools)
     names = [Named(v.hardware.model.name, v.hardware.scheme.name) for v in variants]
     table = quality_table(names, scenario.quality)
@@ -106,6 +111,18 @@ def quality_floors(scenario: Scenario, classes: Sequence[str]) -> dict[str, floa
     stated = {name: c.quality_floor for name, c in scenario.classes.items() if c.quality_floor is not None}
     default = stated.get(DEFAULT_CLASS)
     return {name: floor for name in classes if (floor := stated.get(name, default)) is not None}
+
+
+def _check_scrapes(scenario: Scenario, trace: Trace) -> None:
+    """Refuse what would never finish: each scrape costs time, whether or not a request arrives."""
+    interval_s = scenario.router.scrape_interval_s
+    span_s = min(trace.duration_s, scenario.horizon_s or trace.duration_s)
+    scrapes = span_s / interval_s if interval_s else 0.0
+    if scrapes > MOST_SCRAPES:
+        raise UsageError(
+            f"router.scrape_interval_s: {interval_s:g} s means {scrapes:,.0f} scrapes in {span_s:,.0f} s of traffic, "
+            f"which would never finish: at most {MOST_SCRAPES:,}; raise it, or give 0 to see the present"
+        )
 
 
 def _scores(table: TableQuality, variant: Named, classes: Sequence[str]) -> dict[str, tuple[float, float, float]]:

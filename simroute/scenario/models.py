@@ -15,6 +15,7 @@ Whole = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 NonNegative = Annotated[float, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Rate = Annotated[float, Field(ge=1e-6, le=1e6, strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(min_length=1)]
 
@@ -40,7 +41,7 @@ class TraceSource(Part):
     """Tenant given to every request of this file (left out: the file's own)."""
     priority: Annotated[int, Field(strict=True)] | None = None
     """vLLM priority given to every request of this file; lower is sooner."""
-    rate_scale: Positive = 1.0
+    rate_scale: Rate = 1.0
     """Multiplies this file's arrival rate: 2 replays it in half the time."""
     head: Count | None = None
     """Keep only the first so many requests."""
@@ -53,7 +54,7 @@ class Traffic(Part):
 
     traces: Annotated[tuple[TraceSource, ...], Field(min_length=1)]
     """The trace files."""
-    rate_scale: Positive = 1.0
+    rate_scale: Rate = 1.0
     """Multiplies the arrival rate of the merged traffic."""
 
 
@@ -134,7 +135,7 @@ class PoolSpec(Part):
     """GPU of the catalogue."""
     tensor_parallel: Count = 1
     """GPUs a replica is split over."""
-    replicas: Count = 1
+    replicas: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1
     """Replicas in the pool."""
     num_gpu_blocks: Annotated[int, Field(ge=2, strict=True)] | None = None
     """KV blocks as vLLM reported them; measured wins over the formula."""

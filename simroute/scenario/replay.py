@@ -81,6 +81,7 @@ def _in_processes(
     shared: _Shared[Out], items: int, workers: int, context: Any, progress: Progress | None
 ) -> list[Out | None]:
     """Workers inherit `shared` when they start, so no trace is ever pickled where processes fork."""
+    bystanders = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(shared,))
     try:
         futures: list[Future[Out | None]] = [pool.submit(_do, item) for item in range(items)]
@@ -96,6 +97,10 @@ def _in_processes(
         return [None if future.cancelled() else future.result() for future in futures]
     except BrokenProcessPool:
         raise SimulationError("a worker process died, perhaps for want of memory: replay fewer policies") from None
+    except KeyboardInterrupt:
+        for worker in set(multiprocessing.active_children()) - bystanders:
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -125,8 +130,8 @@ def _interruptible(stop_flag: Any) -> Iterator[None]:
     usual = signal.getsignal(signal.SIGINT)
 
     def on_interrupt(_number: int, _frame: object) -> None:
-        stop_flag.value = 1
         signal.signal(signal.SIGINT, usual)
+        stop_flag.value = 1
 
     signal.signal(signal.SIGINT, on_interrupt)
     try:

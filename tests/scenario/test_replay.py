@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
 from simroute.errors import SimulationError, UsageError
 from simroute.scenario.replay import replay
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _square(item, progress, stop):
@@ -18,10 +25,12 @@ def _square(item, progress, stop):
 
 
 def test_results_keep_the_order_of_the_items_whatever_finishes_first():
+    others_done = multiprocessing.Event()
+
     def task(item, progress, stop):
-        if item == 0:
-            time.sleep(0.05)  # lets the later items overtake
-        return item
+        if item == 4:
+            others_done.set()
+        return item if item else (item, others_done.wait(30))[0]
 
     assert replay(task, 5, jobs=2) == [0, 1, 2, 3, 4]
 
@@ -74,3 +83,24 @@ def test_an_interrupt_lets_running_items_finish_early_and_starts_no_more(jobs):
     assert results[0] == 0
     assert results[-1] is None
     assert signal.getsignal(signal.SIGINT) is usual
+
+
+def test_a_second_interrupt_ends_workers_that_do_not_listen():
+    script = textwrap.dedent("""
+        import os, signal, time
+        from simroute.scenario.replay import replay
+
+        def deaf(item, progress, stop):
+            if item == 0:
+                for _ in range(2):
+                    os.kill(os.getppid(), signal.SIGINT)
+                    while not stop():
+                        pass
+            time.sleep(60)
+
+        replay(deaf, 2, jobs=2)
+    """)
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    assert time.monotonic() - started < 30
