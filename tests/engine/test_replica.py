@@ -195,3 +195,32 @@ def test_an_idle_engine_starts_at_once(exact):
     assert played.finish_s.tolist() == [2.0, 12.0]
     assert played.replicas[0].busy_s == 4.0
     assert (played.itl.count, played.itl.mean) == (2, 1.0)
+
+
+@pytest.mark.xfail(reason="the gap across the step in which a request gave way to nobody is not counted in full")
+def test_the_gap_of_one_who_gave_way_in_an_empty_step(exact):
+    """a is the less urgent, but runs first: at s6 it needs a 5th block, none of 8 is left, and a is the victim itself.
+
+    That ends the step before b is served: nothing runs, and s6 is scheduled again at once, without a. b (13 tokens
+    at s2, 17 with its 5th at s6) ends with s9. a resumes at 9 s: its fifth token came at 5 s, its sixth at 10 s.
+    """
+    config = SYNC | {"num_gpu_blocks": 9, "max_model_len": 32, "enable_prefix_caching": False, "policy": "priority"}
+    played = play((0.0, 12, 10, 1), (0.5, 13, 8, 0), exact=exact, **config)
+    assert played.preemptions.tolist() == [1, 0]
+    assert played.finish_s.tolist() == [14.0, 9.0]
+    assert played.itl.quantile(1.0) == pytest.approx(5.0, rel=2e-3)
+
+
+@pytest.mark.xfail(reason="the gap across the step in which a request gave way to nobody is not counted in full")
+def test_the_gap_of_one_who_missed_a_step(exact):
+    """6 blocks, two each for d, a, b. s4: d decodes, a needs a third block and is itself the victim: the step ends
+
+    without b. b's tokens come with s3, s5, s6, s7. d's with s1..s5, then a's 9 tokens fit: s2, s3, s6, s7.
+    """
+    config = SYNC | {"num_gpu_blocks": 7, "max_model_len": 20, "enable_prefix_caching": False, "policy": "priority"}
+    played = play((0.0, 5, 5, 0), (0.5, 7, 4, 2), (1.5, 5, 4, 0), exact=exact, **config)
+    assert played.first_token_s.tolist() == [1.0, 2.0, 3.0]
+    assert played.finish_s.tolist() == [5.0, 7.0, 7.0]
+    assert played.preemptions.tolist() == [0, 1, 0]
+    gaps_s = [1, 1, 1, 1, 1, 3, 1, 2, 1, 1]
+    assert (played.itl.count, played.itl.mean) == (len(gaps_s), sum(gaps_s) / len(gaps_s))

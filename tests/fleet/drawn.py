@@ -1,0 +1,91 @@
+"""Draws fleets and traces in which an engine meets everything it can do; small enough for hundreds of runs."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+from fleet.fleets import GPU_LIKE, make_pool
+
+from simroute.fleet.pool import Pool
+from simroute.workload.trace import Trace
+
+
+def drawn_fleet(rng: random.Random) -> list[Pool]:
+    """One or two pools of one to three engines; the cache holds the longest request and up to five more."""
+    block_size = rng.choice([1, 2, 4, 8, 16])
+    return [
+        make_pool(rng.randint(1, 3), GPU_LIKE, f"pool{number}", **drawn_engine(rng, block_size))
+        for number in range(rng.choice([1, 1, 2]))
+    ]
+
+
+def drawn_engine(rng: random.Random, block_size: int) -> dict[str, Any]:
+    """Settings in which memory, batch and seats are scarce."""
+    max_model_len = rng.choice([50, 100, 200, 400])
+    needed = -(-max_model_len // block_size)
+    max_num_seqs = rng.randint(1, 24)
+    budget = max(max_num_seqs, rng.choice([8, 16, 33, 64, 200]))
+    chunked = rng.random() < 0.85
+    return {
+        "num_gpu_blocks": needed + rng.randint(2, 2 + 5 * needed),
+        "block_size": block_size,
+        "max_num_batched_tokens": budget if chunked else max(budget, max_model_len),
+        "max_num_seqs": max_num_seqs,
+        "max_model_len": max_model_len,
+        "enable_prefix_caching": rng.random() < 0.75,
+        "enable_chunked_prefill": chunked,
+        "policy": rng.choice(["fcfs", "priority"]),
+        "long_prefill_token_threshold": rng.choice([0, 0, 5, 12, 40]),
+        "long_prefill_token_threshold_adaptive": rng.random() < 0.3,
+        "scheduler_reserve_full_isl": rng.random() < 0.7,
+        "watermark": rng.choice([0.0, 0.0, 0.05, 0.2]),
+        "max_num_active_seqs": rng.choice([None, None, max(1, max_num_seqs - 2)]),
+        "async_scheduling": rng.random() < 0.6,
+    }
+
+
+def drawn_trace(rng: random.Random, pools: list[Pool]) -> Trace:
+    """5 to 90 requests at a rate from idle to overload, some at one instant, with shared and quoted prefixes.
+
+    Some answers do not fit the context (they are clipped), and in a second pool some prompts may not (rejected).
+    """
+    numbers = np.random.default_rng(rng.getrandbits(32))
+    longest = max(pool.engine.max_model_len for pool in pools)
+    requests = rng.randint(5, 90)
+    prompts = numbers.integers(1, longest // 2, requests)
+    answers = numbers.integers(1, longest // 2 + 20, requests)
+    gaps_s = numbers.exponential(1 / rng.choice([1.0, 3.0, 10.0, 50.0]), requests)
+    gaps_s[numbers.random(requests) < 0.15] = 0.0
+    block_tokens = drawn_id_tokens(rng, pools[0].engine.block_size)
+    return Trace.build(
+        arrival_s=np.cumsum(gaps_s),
+        input_tokens=prompts,
+        output_tokens=answers,
+        priority=numbers.integers(0, 3, requests),
+        prefixes=drawn_prefixes(rng, prompts.tolist(), answers.tolist(), block_tokens),
+        prefix_block_tokens=block_tokens,
+    )
+
+
+def drawn_id_tokens(rng: random.Random, block_size: int) -> int:
+    """Tokens of one content id: a multiple of the KV block, or a divisor."""
+    divisors = [size for size in (1, 2, 4, 8) if block_size % size == 0]
+    return rng.choice([block_size, 2 * block_size, 4 * block_size, rng.choice(divisors)])
+
+
+def drawn_prefixes(rng: random.Random, prompts: list[int], answers: list[int], block_tokens: int) -> list[list[int]]:
+    """Chained ids from a random tree, narrow near its root; for half of the requests they describe the answer too."""
+    tree: dict[tuple[int, ...], int] = {}
+    rows = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        described = prompt + (answer if rng.random() < 0.5 else 0)
+        branches, shared_depth = rng.choice([1, 2, 3]), rng.choice([2, 4, 9])
+        path: tuple[int, ...] = ()
+        row = []
+        for depth in range(-(-described // block_tokens)):
+            path += (rng.randrange(branches if depth < shared_depth else 1000),)
+            row.append(tree.setdefault(path, len(tree)))
+        rows.append(row)
+    return rows
