@@ -36,6 +36,9 @@ class ScenarioError(SimrouteError):
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
 
+    def __reduce__(self) -> tuple[type[ScenarioError], tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)  # it may have to travel between processes
+
 
 class TraceError(SimrouteError):
     """A trace file is missing, empty or unreadable."""

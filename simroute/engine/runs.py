@@ -70,20 +70,25 @@ class RunPool:
         """See KVPool: walks the request's content ids, then its own tail, until the first gap."""
         if not self.enable_prefix_caching or not self._cached:
             return NO_HIT
-        pieces: list[tuple[Run, int, int]] = []
+        cached, per_id = self._cached, request.blocks_per_id
         shared = min(max_blocks, request.content_blocks)
-        per_id = request.blocks_per_id
+        pieces: list[tuple[Run, int, int]] = []
         found = 0
-        for k, content in enumerate(request.prefix_ids):
-            wanted = min(per_id, shared - k * per_id)
-            if wanted <= 0:
+        for content in request.prefix_ids:
+            wanted = shared - found if shared - found < per_id else per_id
+            if not wanted or content not in cached:
                 break
-            got = self._cover(content, 0, wanted, pieces)
+            oldest = cached[content][0]
+            if not oldest.lo and oldest.hi >= wanted:
+                pieces.append((oldest, 0, wanted))
+                got = wanted
+            else:
+                got = self._cover(content, 0, wanted, pieces)
             found += got
             if got < wanted:
                 break
         if found == request.content_blocks and max_blocks > found:
-            found += self._cover(-1 - request.index, found, max_blocks, pieces) - found
+            found = self._cover(-1 - request.index, found, max_blocks, pieces)
         if not found:
             return NO_HIT
         return Hit(found, sum(b - a for run, a, b in pieces if not run.ref), tuple(pieces))
@@ -92,7 +97,7 @@ class RunPool:
         """See KVPool."""
         held = request.blocks
         for run, lo, hi in hit.pieces:
-            piece = self._isolate(run, lo, hi)
+            piece = run if lo == run.lo and hi == run.hi and run.parts is None else self._isolate(run, lo, hi)
             if not piece.ref:
                 self._unlink(piece)
             piece.ref += 1
@@ -134,13 +139,18 @@ class RunPool:
         request.num_cached_blocks = full_blocks
         if end > full_blocks:
             end = full_blocks
-        per_id = request.blocks_per_id
+        per_id, held = request.blocks_per_id, request.blocks
         while done < end:
             k, lo = divmod(done, per_id)
+            content = request.prefix_ids[k]
             hi = min(per_id, end - k * per_id)
-            run = Run(request.prefix_ids[k], lo, hi, 1)
-            self._cached.setdefault(run.key, []).append(run)
-            request.blocks.append(run)
+            runs = self._cached.setdefault(content, [])
+            if lo and held and len(runs) == 1 and runs[0] is held[-1] and runs[0].ref == 1 and runs[0].hi == lo:
+                runs[0].hi = hi  # it goes on writing what nobody else holds or has
+            else:
+                run = Run(content, lo, hi, 1)
+                runs.append(run)
+                held.append(run)
             done = k * per_id + hi
 
     def release(self, request: EngineRequest) -> None:

@@ -401,18 +401,29 @@ class Scheduler:
     def _register_written(self, before_admission: int | None = None) -> None:
         """Register what members of the group have written of content that others may hit, in the order written.
 
-        That order tells which of two equal blocks is the older. With `before_admission`, what this step writes counts
-        only for members admitted earlier: they precede that request in RUNNING.
+        That order tells which of two equal blocks is the older; where no two are equal it does not matter. With
+        `before_admission`, what this step writes counts only for members admitted earlier: they precede that request
+        in RUNNING.
         """
         group, size, lag = self.group, self._block_size, self._lag
-        filled: list[tuple[int, int, int, EngineRequest]] = []
+        written: list[tuple[EngineRequest, int, int]] = []  # with its number of full blocks, and offset
+        contents: list[int] = []
         for request in group.writers:
             offset = group.members[request]
-            last = min((group.steps + offset - lag) // size, request.content_blocks)
-            filled.extend(
-                ((k + 1) * size - offset + lag, request.admission, k, request)
-                for k in range(request.num_cached_blocks, last)
-            )
+            full = min((group.steps + offset - lag) // size, request.content_blocks)
+            if full > request.num_cached_blocks:
+                written.append((request, full, offset))
+                per_id = request.blocks_per_id
+                contents += request.prefix_ids[request.num_cached_blocks // per_id : (full - 1) // per_id + 1]
+        if before_admission is None and len(set(contents)) == len(contents):
+            for request, full, _ in written:
+                self.pool.register(request, full)
+            return
+        filled = [
+            ((k + 1) * size - offset + lag, request.admission, k, request)
+            for request, full, offset in written
+            for k in range(request.num_cached_blocks, full)
+        ]
         for step, admission, k, request in sorted(filled, key=lambda item: item[:3]):
             if before_admission is None or step < group.steps or admission < before_admission:
                 self.pool.register(request, k + 1)

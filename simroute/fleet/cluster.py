@@ -22,8 +22,8 @@ from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.run import FleetRun, ReplicaTotals
 from simroute.workload.trace import Trace
 
-POLL_EVERY = 1024
-"""Arrivals between two looks at `stop` and two reports of progress."""
+LOOKS = 1000
+"""How often, over the span of the trace, progress is reported and `stop` is asked."""
 TOO_LONG = "prompt does not fit max_model_len"
 
 Events = Generator[simpy.Event, None, None]
@@ -78,7 +78,7 @@ class _Cluster:
         self.trace = trace
         self.env = env = simpy.Environment()
         self.choose = policy.choose
-        self.recorder = Recorder(len(trace))
+        self.recorder = Recorder(trace)
         self.replica_of = self.recorder.replica
         self.first_token = self.recorder.first_token
         self.gaps = self.recorder.gaps
@@ -101,6 +101,7 @@ class _Cluster:
         self.next_request = next(self.requests, None)
         self.arrival = StandingEvent(env, self._arrive)
         env.schedule(self.arrival, NORMAL)
+        env.process(self._watch(max(trace.duration_s / LOOKS, 1e-3)))
         if scrape_interval_s > 0:
             env.process(self._scrape(scrape_interval_s))
 
@@ -120,7 +121,7 @@ class _Cluster:
         self.snapshots[self.replica_of[request.index]].in_flight -= 1
         self.outstanding -= 1
         if not self.outstanding and not self.arriving:
-            self.over.succeed()
+            self._end()
 
     def _arrive(self, _: simpy.Event) -> None:
         """The next request of the trace arrives, and all others of the same instant."""
@@ -134,24 +135,27 @@ class _Cluster:
                 self.next_request = request
                 env.schedule(event, NORMAL, wait_s)
                 return
-            if request.index % POLL_EVERY == 0 and self._poll(request.index):
-                return
             self._route(request)
             request = next(self.requests, None)
         self.next_request = None
         self.arriving = False
         if not self.outstanding:
+            self._end()
+
+    def _end(self) -> None:
+        if not self.over.triggered:
             self.over.succeed()
 
-    def _poll(self, index: int) -> bool:
-        """Between arrivals: flush, report, and see whether to stop."""
-        self.recorder.flush(BUFFERED_GAPS)
-        if self.progress is not None:
-            self.progress(index / len(self.trace))
-        if self.stop is not None and self.stop():
-            self.interrupted = True
-            self.over.succeed()
-        return self.interrupted
+    def _watch(self, interval_s: float) -> Events:
+        """From time to time: flush, report, and see whether to stop."""
+        while not self.interrupted:
+            self.recorder.flush(BUFFERED_GAPS)
+            if self.progress is not None and self.next_request is not None:
+                self.progress(self.next_request.index / len(self.trace))
+            if self.stop is not None and self.stop():
+                self.interrupted = True
+                self._end()
+            yield self.env.timeout(interval_s)
 
     def _route(self, request: EngineRequest) -> None:
         number, reason = self.choose(request, self.snapshots)

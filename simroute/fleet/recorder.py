@@ -1,4 +1,4 @@
-"""What the fleet writes down while it runs, in flat arrays. Owns `Recorder`; may import engine and results."""
+"""What the fleet writes down while it runs, in flat arrays. Owns `Recorder`; may import engine, results and workload."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from simroute.engine.sequence import EngineRequest
 from simroute.results.itl import ItlHistogram
 from simroute.results.run import Status
+from simroute.workload.columns import Ints
+from simroute.workload.trace import Trace
 
 BUFFERED_GAPS = 1 << 15
 """Rows of gaps kept until they go into the histogram."""
@@ -19,7 +21,10 @@ COMPLETED = int(Status.COMPLETED)
 class Recorder:
     """One row a request (see FleetRun) and the pooled inter-token gaps; the `Observer` of every replica."""
 
-    def __init__(self, requests: int) -> None:
+    def __init__(self, trace: Trace) -> None:
+        requests = len(trace)
+        self._trace = trace
+        self._clipped: dict[int, int] = {}  # answers that max_model_len cuts short
         nan = array("d", [float("nan")])
         self.first_token_s = nan * requests
         self.finish_s = nan * requests
@@ -46,6 +51,8 @@ class Recorder:
             self.cached_tokens[index] = request.cached_tokens
         if request.preemptions:
             self.preemptions[index] = request.preemptions
+        if request.stop_tokens < request.input_tokens + request.max_tokens:
+            self._clipped[index] = request.stop_tokens - request.input_tokens
 
     def rejected(self, request: EngineRequest, reason: str) -> None:
         """`request` was turned away."""
@@ -66,7 +73,15 @@ class Recorder:
             "preemptions": np.frombuffer(self.preemptions, dtype=np.int32),
             "cached_tokens": np.frombuffer(self.cached_tokens, dtype=np.int64),
             "reject_code": np.frombuffer(self.reject_code, dtype=np.int8),
+            "generated_tokens": self._generated_tokens(),
         }
+
+    def _generated_tokens(self) -> Ints:
+        if not self._clipped:
+            return self._trace.output_tokens
+        tokens = self._trace.output_tokens.copy()
+        tokens[list(self._clipped)] = list(self._clipped.values())
+        return tokens
 
     def flush(self, buffered: int = 0) -> None:
         """Put the buffered gaps into the histogram, if there are more than `buffered` rows of them."""
