@@ -58,6 +58,7 @@ def _metrics() -> dict[str, tuple[tuple[str, ...], str]]:
             "cost_usd_per_month": (("cost_usd_per_month",), "usd"),
             "cost_usd_per_1m_output_tokens": (("cost_usd_per_1m_output_tokens",), "usd"),
             "quality_mean": (("quality", "mean"), "share"),
+            "below_floor_share": (("quality", "below_floor_share"), "share"),
             "stability": (("stability",), "label"),
         }
     )

@@ -69,7 +69,8 @@ def run(
     with shown_progress(labels, hidden=quiet) as progress:
         result = run_scenario(built, policy, seed=seed, exact=exact, progress=progress)
     if output:
-        _store(output, result)
+        # What a scenario says of its own traces may be untrue of others.
+        _store(output, result, description="" if trace else loaded.scenario.description)
     _show(result, json=json, quiet=quiet, output=output)
     if result.interrupted:
         begun = {r.summary["policy"] for r in result.results}
@@ -101,13 +102,16 @@ def _show(result: RunResult, *, json: bool, quiet: bool, output: Path | None) ->
     if quiet:
         return
     from simroute.report.tables import print_results
+    from simroute.report.text import traffic
 
-    print_results([r.summary for r in result.results], sys.stdout, notes=(*result.built.notes, *result.built.stated()))
+    built = result.built
+    replayed = [f"traffic: {traffic(built.trace_names(), r.fleet)}" for r in result.results[:1]]
+    print_results([r.summary for r in result.results], sys.stdout, notes=(*replayed, *built.notes, *built.stated()))
     if output:
         typer.echo(f"\nwritten: {output}/ (report.html, summary.json, requests.parquet, manifest.json)")
 
 
-def _store(directory: Path, result: RunResult) -> None:
+def _store(directory: Path, result: RunResult, *, description: str) -> None:
     from simroute.report.html import render
     from simroute.report.inputs import ReportInput
     from simroute.results.store import write
@@ -120,7 +124,8 @@ def _store(directory: Path, result: RunResult) -> None:
         slo=built.slo,
         assumptions=built.stated(),
         manifest=manifest,
-        description=scenario.description,
+        description=description,
+        traces=built.trace_names(),
         notes=built.notes,
     )
     write(directory, result.summary(), [r.fleet for r in result.results], manifest, lambda: render(report))
@@ -131,7 +136,8 @@ def _plan(built: Built, labels: Sequence[str]) -> str:
     trace = built.trace
     rate = len(trace) / max(trace.duration_s, 1e-9)
     lines = [
-        f"traffic   {len(trace):,} requests in {trace.duration_s / 3600:.3g} h ({rate:.3g} a second), "
+        f"traffic   {' + '.join(built.trace_names())}: "
+        f"{len(trace):,} requests in {trace.duration_s / 3600:.3g} h ({rate:.3g} a second), "
         f"{trace.input_tokens.mean():,.0f} tokens in and {trace.output_tokens.mean():,.0f} out on average"
     ]
     for pool, variant in zip(built.pools, built.variants, strict=True):

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from simroute.report.text import lost, milliseconds, number, percent, state, usd
-from simroute.results.compare import Summary, meets
+from simroute.results.compare import Summary, floor_kept, meets
 
 
 class Cell(NamedTuple):
@@ -59,6 +59,7 @@ def comparison(ranked: Sequence[Summary], target: float) -> Grid:
         (Header("not answered"), lambda s: Cell(f"{lost(s):,}", "warn" if lost(s) else "")),
         (Header("preemptions"), lambda s: Cell(f"{s['preemptions']:,}")),
         (Header("quality"), lambda s: Cell(number(s["quality"]["mean"]))),
+        (Header("floor kept"), lambda s: attainment(floor_kept(s), target)),
         (Header("GPUs"), lambda s: Cell(str(s["gpus"]))),
         (Header("GPU busy"), lambda s: _filled(s["gpu_busy"])),
         (Header("mean", "KV use"), lambda s: _filled(s["kv_usage"]["mean"])),
@@ -80,10 +81,12 @@ def attainment_by_class(ranked: Sequence[Summary], target: float) -> Grid:
 
 
 def quality_by_class(ranked: Sequence[Summary], target: float) -> Grid:
-    """The expected quality of each class's answers, one row a policy."""
+    """The expected quality of each class's answers, one row a policy; the tone says how many reach the floor."""
 
     def cell(summary: Summary, name: str) -> Cell:
-        return Cell(number(summary["quality"]["by_class"].get(name)))
+        below = summary["quality"]["below_floor_by_class"].get(name)
+        tone = attainment(1.0 - below, target).tone if below else ""
+        return Cell(number(summary["quality"]["by_class"].get(name)), tone)
 
     return _by_class("Expected quality of the answers (0 to 1)", ranked, target, cell)
 
@@ -114,7 +117,7 @@ def pools(summary: Summary) -> Grid:
 
 
 def attainment(share: float | None, target: float) -> Cell:
-    """A share of requests within targets, judged against `target`."""
+    """A share of requests within targets, or of answers that reach their floor, judged against `target`."""
     if share is None:
         return Cell(percent(share))
     tone = "good" if share >= target else "warn" if share >= target - _NEAR else "bad"

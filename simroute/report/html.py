@@ -12,7 +12,7 @@ from typing import Any
 from simroute.report import cells
 from simroute.report.charts import charts, colours
 from simroute.report.inputs import ReportInput
-from simroute.report.text import ESTIMATED, collected_notes, milliseconds, number, percent, span, usd
+from simroute.report.text import ESTIMATED, collected_notes, milliseconds, number, percent, traffic, usd
 from simroute.results.compare import Summary, answer, rank
 
 
@@ -97,6 +97,5 @@ def _traffic(data: ReportInput) -> str:
     """What was replayed, in one sentence; empty when nothing was."""
     if not data.results:
         return ""
-    summary, run = data.results[0]
-    arrived = summary["requests"]["arrived"]
-    return f"{arrived:,} requests over {span(float(run.trace.arrival_s.max(initial=0.0)))}, seed {run.seed}"
+    run = data.results[0][1]
+    return f"{traffic(data.traces, run)}, seed {run.seed}"

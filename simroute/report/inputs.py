@@ -17,7 +17,7 @@ class ReportInput:
 
     `results` pairs each policy's summary (`results.metrics.summarise`) with its run. `assumptions` are sentences about
     what was assumed rather than measured or published; `notes` say what happened on the way (rows of a trace skipped).
-    `manifest` is shown as it is.
+    `traces` names the files that were replayed. `manifest` is shown as it is.
     """
 
     scenario: str
@@ -26,6 +26,7 @@ class ReportInput:
     assumptions: Sequence[str] = ()
     manifest: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
+    traces: Sequence[str] = ()
     notes: Sequence[str] = ()
     target: float = TARGET_ATTAINMENT
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simroute.report.text import ESTIMATED, ESTIMATED_MARK, collected_notes, milliseconds, number, percent, state, usd
-from simroute.results.compare import TARGET_ATTAINMENT, Summary, answer, meets, rank
+from simroute.results.compare import TARGET_ATTAINMENT, Summary, answer, floor_kept, meets, rank
 
 Column: TypeAlias = tuple[str, Callable[[Summary], str]]
 
@@ -70,7 +70,8 @@ def _table(title: str, columns: Sequence[Column], summaries: Sequence[Summary], 
 def _legend(summaries: Sequence[Summary], target: float) -> Iterator[str]:
     yield ""
     if any(meets(s, target) for s in summaries):
-        yield f"* meets the targets for {target:.0%} of all requests, rejected and unfinished ones included"
+        yield f"* meets the targets: {target:.0%} of all requests (rejected and unfinished ones included) in time, and"
+        yield f"  {target:.0%} of the answers from variants that reach their class's quality floor (floor kept)"
     if any(s["estimated"] for s in summaries):
         yield f"{ESTIMATED_MARK} {ESTIMATED}"
 
@@ -105,6 +106,7 @@ _COST: list[Column] = [
     ("USD\na month", lambda s: usd(s["cost_usd_per_month"])),
     ("USD per 1M\noutput tokens", lambda s: usd(s["cost_usd_per_1m_output_tokens"])),
     ("\nquality", lambda s: number(s["quality"]["mean"])),
+    ("floor\nkept", lambda s: percent(floor_kept(s))),
     ("GPU\nbusy", lambda s: percent(s["gpu_busy"])),
     ("KV use\nmean", lambda s: percent(s["kv_usage"]["mean"])),
     ("\np99", lambda s: percent(s["kv_usage"]["p99"])),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from simroute.results import compare
 from simroute.results.compare import Summary
+from simroute.results.run import FleetRun
 
 UNKNOWN = "-"
 ESTIMATED_MARK = "≈"
@@ -46,6 +47,16 @@ def span(duration_s: float) -> str:
         if duration_s >= 2 * unit_s:
             return f"{duration_s / unit_s:.3g} {unit}"
     return f"{duration_s:.3g} s"
+
+
+def traffic(names: Sequence[str], run: FleetRun) -> str:
+    """What was replayed, in one sentence: the traces' names, and requests and span up to the horizon."""
+    arrival_s = run.trace.arrival_s
+    if run.horizon_s is not None:
+        arrival_s = arrival_s[arrival_s <= run.horizon_s]
+    duration_s = float(arrival_s[-1] - arrival_s[0]) if len(arrival_s) else 0.0
+    named = f"{' + '.join(names)}: " if names else ""
+    return f"{named}{len(arrival_s):,} requests over {span(duration_s)}"
 
 
 def state(summary: Summary) -> str:

@@ -12,22 +12,33 @@ from typing import Any
 Summary = Mapping[str, Any]
 
 TARGET_ATTAINMENT = 0.99
-"""The share of all requests that must meet their SLO: latency targets are p99 targets unless said otherwise."""
+"""The share of all requests that must meet their SLO, and of all answers that must reach their class's quality floor.
+
+Latency targets are p99 targets unless said otherwise, and one answer in a hundred may be below the floor likewise: a
+policy that falls back on a lesser variant in a rare squeeze is not thrown out for it.
+"""
 
 
 def meets(summary: Summary, target: float = TARGET_ATTAINMENT) -> bool:
-    """Whether enough of the requests met their SLO, in a run that was not overloaded."""
-    attained = summary["slo_attainment"]
-    return summary["stability"] != "OVERLOADED" and attained is not None and attained >= target
+    """Whether enough requests met their SLO and enough answers their quality floor, in a run not overloaded."""
+    return _in_time(summary, target) and floor_kept(summary) >= target
+
+
+def floor_kept(summary: Summary) -> float:
+    """The share of the answers that reach their class's quality floor; 1 where nothing was answered."""
+    return 1.0 - (summary["quality"]["below_floor_share"] or 0.0)
 
 
 def rank(summaries: Sequence[Summary], target: float = TARGET_ATTAINMENT) -> list[Summary]:
-    """Best first: those that meet the target by cost, then p99 TTFT; after them the others by attainment, then cost."""
+    """Best first: those that meet the target by cost, then p99 TTFT; after them the others by nearness, then cost.
+
+    Nearness is the lesser of two shares: of the requests within their SLO, of the answers that reach their floor.
+    """
 
     def key(summary: Summary) -> tuple[bool, float, float, float, str]:
         good = meets(summary, target)
-        attained = 0.0 if good else -(summary["slo_attainment"] or 0.0)
-        return not good, attained, summary["cost_usd_per_month"], _p99_ttft_s(summary), summary["policy"]
+        near = 0.0 if good else min(summary["slo_attainment"] or 0.0, floor_kept(summary))
+        return not good, -near, summary["cost_usd_per_month"], _p99_ttft_s(summary), summary["policy"]
 
     return sorted(summaries, key=key)
 
@@ -61,17 +72,31 @@ def answer(summaries: Sequence[Summary], target: float = TARGET_ATTAINMENT) -> s
         if also and len({s["cost_usd_per_month"] for s in summaries if meets(s, target)}) == 1:
             lead = f"Best of the {also + 1} policies that meet the targets"
         return f"{lead}: {best['policy']} at {cost}; {_outcome(best)}."
-    attained = "no" if best["slo_attainment"] is None else f"{percent(best['slo_attainment'])} of"
-    state = " and is OVERLOADED" if best["stability"] == "OVERLOADED" else ""
     return (
         f"No policy meets the targets for {target:.0%} of requests: the nearest, {best['policy']} at {cost}, "
-        f"meets them for {attained} requests{state}."
+        f"{_shortfall(best, target)}."
     )
 
 
 def percent(share: float) -> str:
     """A share as a percentage with one decimal, rounded down: 99.97% is not all, and 98.96% does not reach 99%."""
     return f"{math.floor(share * 1000 + 1e-6) / 10:.1f}%"
+
+
+def _in_time(summary: Summary, target: float) -> bool:
+    attained = summary["slo_attainment"]
+    return summary["stability"] != "OVERLOADED" and attained is not None and attained >= target
+
+
+def _shortfall(summary: Summary, target: float) -> str:
+    """What a policy misses: its latency targets, its quality floors or both."""
+    floors = f"only {percent(floor_kept(summary))} of its answers reach their quality floor"
+    if _in_time(summary, target):
+        return f"meets the latency targets, but {floors}"
+    attained = "no" if summary["slo_attainment"] is None else f"{percent(summary['slo_attainment'])} of"
+    state = " and is OVERLOADED" if summary["stability"] == "OVERLOADED" else ""
+    also = f", and {floors}" if floor_kept(summary) < target else ""
+    return f"meets the latency targets for {attained} requests{state}{also}"
 
 
 def _outcome(summary: Summary) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,15 +30,19 @@ Quality = Callable[[str, str], tuple[float, float, float] | None]
 """`quality(pool, request_class)` is (mean, low, high), each in 0..1, or None where nothing is known."""
 Bools = NDArray[np.bool_]
 
+NO_FLOORS: Mapping[str, float] = MappingProxyType({})
 SIGNIFICANT_DIGITS = 9
 _OVERLOADED_TOP = 0.5
 
 
-def summarise(run: FleetRun, slo: Mapping[str, Slo], quality: Quality) -> dict[str, Any]:
+def summarise(
+    run: FleetRun, slo: Mapping[str, Slo], quality: Quality, quality_floor: Mapping[str, float] = NO_FLOORS
+) -> dict[str, Any]:
     """Everything summary.json says about `run`; the same run gives the same dict, to the last digit.
 
-    `slo` maps a request class (or `default`) to its targets. Numbers are rounded to `SIGNIFICANT_DIGITS`; what is
-    undefined (no completed request, say) is None, never NaN.
+    `slo` maps a request class (or `default`) to its targets, `quality_floor` each class that has one to the least mean
+    quality (0..1) it accepts. Numbers are rounded to `SIGNIFICANT_DIGITS`; what is undefined (no completed request,
+    say) is None, never NaN.
     """
     times = latencies(run)
     arrived = run.trace.arrival_s <= run.end_s
@@ -66,7 +71,7 @@ def summarise(run: FleetRun, slo: Mapping[str, Slo], quality: Quality) -> dict[s
         "gpu_busy": _ratio(sum(r.busy_s * r.gpus for r in run.replicas), gpu_seconds),
         "gpus": sum(r.gpus for r in run.replicas),
         **_cost(run.replicas, run.end_s, completed_tokens),
-        "quality": _quality(run, quality),
+        "quality": _quality(run, quality, quality_floor),
         "by_class": _by_group(run, times, met, arrived, top, run.trace.class_code, run.trace.class_names),
         "by_tier": _by_group(run, times, met, arrived, top, run.trace.tier_code, run.trace.tier_names),
         "by_pool": _by_pool(run),
@@ -186,23 +191,34 @@ def _served(run: FleetRun) -> NDArray[np.int64]:
     return np.bincount(cell, minlength=len(run.replicas) * classes).reshape(len(run.replicas), classes)
 
 
-def _quality(run: FleetRun, quality: Quality) -> dict[str, Any]:
+def _quality(run: FleetRun, quality: Quality, floors: Mapping[str, float]) -> dict[str, Any]:
     """Expected quality of the completed answers: of all, with its plausible range, and by class.
 
-    Averages run over the answers whose quality is known; `known_share` says how many those are.
+    Averages run over the answers whose quality is known; `known_share` says how many those are. Below its floor is an
+    answer of a variant whose mean quality for the class is below the class's floor, or unknown.
     """
     served = _served(run)
     totals = {name: np.zeros(4) for name in run.trace.class_names}  # answers, then their summed mean, low, high
+    below = dict.fromkeys(run.trace.class_names, 0)
     for pool, positions in _pools(run).items():
         for name, answers in zip(run.trace.class_names, served[positions].sum(axis=0), strict=True):
             score = quality(pool, name) if answers else None
             if score is not None:
                 totals[name] += answers * np.array([1.0, *score])
+            if name in floors and (score is None or score[0] < floors[name]):
+                below[name] += int(answers)
     overall: NDArray[np.float64] = sum(totals.values(), np.zeros(4))
     mean, low, high = (_ratio(part, overall[0]) for part in overall[1:])
-    by_class = {name: _ratio(total[1], total[0]) for name, total in totals.items()}
-    known = _ratio(overall[0], served.sum())
-    return {"mean": mean, "low": low, "high": high, "known_share": known, "by_class": by_class}
+    answers_of = dict(zip(run.trace.class_names, served.sum(axis=0), strict=True))
+    return {
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "known_share": _ratio(overall[0], served.sum()),
+        "below_floor_share": _ratio(sum(below.values()), served.sum()),
+        "by_class": {name: _ratio(total[1], total[0]) for name, total in totals.items()},
+        "below_floor_by_class": {name: _ratio(below[name], answers_of[name]) for name in totals},
+    }
 
 
 def _by_group(

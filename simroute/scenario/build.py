@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from simroute.errors import UsageError
 from simroute.fleet.arrivals import check_block_size
@@ -43,6 +44,10 @@ class Built:
     def quality(self, pool: str, request_class: str) -> tuple[float, float, float] | None:
         """(mean, low, high) quality of a pool's answers to a class, None where nothing is known."""
         return next(p.variant.quality.get(request_class) for p in self.pools if p.name == pool)
+
+    def trace_names(self) -> tuple[str, ...]:
+        """The file names of the traces that are replayed, once each."""
+        return tuple(dict.fromkeys(Path(source.path).name for source in self.scenario.traffic.traces))
 
     def stated(self) -> tuple[str, ...]:
         """The assumed qualities that the results rest on, one sentence each."""

@@ -131,6 +131,6 @@ class _Task:
             progress=progress,
             stop=stop,
         )
-        summary = summarise(fleet, built.slo, built.quality)
+        summary = summarise(fleet, built.slo, built.quality, built.quality_floor)
         progress(1.0)
         return PolicyResult(replace(fleet, trace=built.trace.head(1)), summary)

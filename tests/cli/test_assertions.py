@@ -12,6 +12,7 @@ SUMMARY = {
     "slo_attainment": 0.97,
     "requests": {"arrived": 100, "completed": 98, "rejected": 2, "unfinished": 0},
     "kv_usage": {"mean": 0.4, "p99": 0.8},
+    "quality": {"mean": 0.8, "below_floor_share": 0.02},
     "cost_usd_per_month": 12_345.6,
     "stability": "STABLE",
 }
@@ -30,6 +31,8 @@ SUMMARY = {
         ("requests.rejected == 0", False),
         ("requests.rejected <= 2", True),
         ("kv_usage_p99 < 90%", True),
+        ("below_floor_share <= 2%", True),
+        ("below_floor_share == 0", False),
         ("cost_usd_per_month <= $12,345.60", True),
         ("cost_usd_per_month < 1e4", False),
         ("stability == STABLE", True),

@@ -71,6 +71,19 @@ def test_traces_on_the_command_line_replace_the_scenarios_own(simroute, folder):
     assert {name: part["requests"]["arrived"] for name, part in by_class.items()} == {"chat": 2, "coding": 60}
 
 
+def test_the_traffic_that_was_replayed_is_named_and_a_claim_about_other_traffic_is_not(simroute, folder):
+    (folder / "other.csv").write_text("arrival_s,input_tokens,output_tokens\n0,10,5\n90,10,5\n")
+    described = ("--set", "description=A day of chat", "-o", "out")
+    own = simroute("run", "tiny.yaml", *described)
+    assert "traffic: trace.csv: 60 requests over 11.8 s" in own.out
+    assert "A day of chat" in (folder / "out/report.html").read_text().partition("<main>")[0]
+    other = simroute("run", "tiny.yaml", "--trace", "other.csv", *described)
+    assert "traffic: other.csv: 2 requests over 90 s" in other.out
+    header = (folder / "out/report.html").read_text().partition("<main>")[0]
+    assert "other.csv: 2 requests over 90 s, seed 0" in header
+    assert "A day of chat" not in header
+
+
 def test_a_label_picks_the_scenarios_policy_with_its_options(simroute):
     policies = "policies=[{name: quant_aware, label: careful, options: {waiting: {enter: 2, leave: 1}}}, random]"
     done = simroute("run", "tiny.yaml", "--json", "--set", policies, "--policy", "careful")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from results.runs import make_replica, make_run, make_trace, reject
 
-from simroute.report.cells import Grid, Header
+from simroute.report.cells import Cell, Grid, Header, comparison, quality_by_class
 from simroute.report.charts import charts
 from simroute.report.html import render
 from simroute.report.inputs import ReportInput
@@ -84,6 +84,7 @@ def test_the_page_is_well_formed_and_names_no_address(page):
 def test_the_answer_stands_before_every_table_and_chart(page):
     own = without_plotly(page)
     assert own.index("No policy meets the targets for 99% of requests: the nearest, quick") < own.index("<table>")
+    assert own.index("50 requests over 49 s, seed 1") < own.index("<table>")
     for text in ("$1,825", "code on L4: 0.9 assumed", "two rows were skipped", "estimated:", "extrapolated", "seed"):
         assert text in own
 
@@ -105,6 +106,21 @@ def test_names_cannot_break_the_page():
     own = without_plotly(render(make_input(policies=(hostile,), description="<b>&", manifest={"x": hostile})))
     assert hostile not in own
     assert "&lt;b&gt;&amp;" in own
+
+
+def test_the_header_names_the_traces():
+    assert "a.csv + b.csv: 50 requests over 49 s, seed 1" in render(make_input(traces=("a.csv", "b.csv")))
+
+
+def test_answers_below_their_floor_stand_out():
+    run = make_policy_run("only", 0.1)
+    scores = {"big": (0.9, 0.8, 1.0), "small": (0.6, 0.5, 0.7)}
+    summary = summarise(run, SLO, lambda pool, _class: scores[pool], {"chat": 0.8, "code": 0.8})
+    table = comparison([summary], 0.99)
+    (kept,) = (cell for header, cell in zip(table.headers, table.rows[0], strict=True) if header.name == "floor kept")
+    # The first chat request was rejected; big answers 24 of chat, small 25 of code.
+    assert kept == Cell("48.9%", "bad", pytest.approx(24 / 49))
+    assert quality_by_class([summary], 0.99).rows[0][1:] == [Cell("0.900"), Cell("0.600", "bad")]
 
 
 def test_nothing_run_still_gives_a_page():

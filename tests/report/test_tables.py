@@ -7,7 +7,7 @@ import pytest
 from results.runs import make_run, make_trace, reject
 
 from simroute.report.tables import PLAIN_WIDTH, print_results
-from simroute.report.text import collected_notes, number, percent, span, usd
+from simroute.report.text import collected_notes, number, percent, span, traffic, usd
 from simroute.results.metrics import summarise
 from simroute.results.slo import Slo
 
@@ -50,6 +50,24 @@ def test_what_is_not_a_terminal_gets_plain_text_in_120_columns():
 def test_the_numbers_are_those_of_the_summary():
     cells = next(line for line in printed(io.StringIO()).splitlines() if line.startswith("quick *")).split()
     assert cells[2:] == ["0.200", "0.280", "0.298", "1.20", "1.28", "1.30", *["100"] * 3, *["20.0"] * 3]
+
+
+def test_a_policy_below_the_floor_has_no_star_and_shows_why():
+    run = make_run(make_trace([0.0, 1.0]), [0.1, 0.2], [1.1, 1.2], policy="cheap")
+    file = io.StringIO()
+    print_results([summarise(run, {}, lambda _pool, _class: (0.6, 0.5, 0.7), {"default": 0.7})], file)
+    text = file.getvalue()
+    assert "meets the latency targets, but only 0.0% of its answers reach their quality floor" in " ".join(text.split())
+    rows = [line.split() for line in text.splitlines() if line.startswith("cheap")]
+    assert "*" not in text
+    assert rows[2][4:6] == ["0.600", "0.0%"]
+
+
+def test_traffic_counts_what_arrives_up_to_the_horizon():
+    run = make_run(make_trace([0.0, 100.0, 300.0]), [0.1] * 3, [1.0] * 3)
+    assert traffic(["a.csv"], run) == "a.csv: 3 requests over 5 min"
+    run.horizon_s = 200.0
+    assert traffic([], run) == "2 requests over 100 s"
 
 
 def test_estimates_and_notes_are_explained():

@@ -114,6 +114,39 @@ def test_quality_is_weighted_by_the_answers_each_pool_gave():
     assert quality["known_share"] == pytest.approx(0.8)
 
 
+def mixed_quality_run():
+    """big answers chat, code; small answers chat twice, code (quality unknown there) and other."""
+    trace = make_trace([0.0] * 6, classes=["chat", "chat", "chat", "code", "code", "other"])
+    replicas = [make_replica(0, "big"), make_replica(1, "small")]
+    return make_run(trace, [0.1] * 6, [1.0] * 6, replicas=replicas, replica=[0, 1, 1, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("floors", "by_class"),
+    [
+        ({}, {"chat": 0, "code": 0, "other": 0}),
+        ({"chat": 0.6}, {"chat": 0, "code": 0, "other": 0}),
+        ({"chat": 0.61}, {"chat": 2 / 3, "code": 0, "other": 0}),
+        ({"chat": 0.95, "code": 0.5}, {"chat": 1, "code": 1 / 2, "other": 0}),
+        ({"other": 0.0}, {"chat": 0, "code": 0, "other": 1}),
+    ],
+)
+def test_answers_below_their_floor_are_counted_by_the_mean_and_unknown_counts_as_below(floors, by_class):
+    scores = {("big", "chat"): (0.9, 0.8, 1.0), ("small", "chat"): (0.6, 0.5, 0.7), ("big", "code"): (0.5, 0.4, 0.6)}
+    quality = summarise(mixed_quality_run(), {}, lambda *of: scores.get(of), floors)["quality"]
+    assert quality["below_floor_by_class"] == pytest.approx(by_class)
+    answers = {"chat": 3, "code": 2, "other": 1}
+    assert quality["below_floor_share"] == pytest.approx(sum(n * by_class[name] for name, n in answers.items()) / 6)
+
+
+def test_rejected_requests_are_below_no_floor():
+    run = mixed_quality_run()
+    for request in (1, 2):
+        reject(run, request)
+    quality = summarise(run, {}, lambda pool, _class: (0.9,) * 3 if pool == "big" else (0.6,) * 3, {"chat": 0.8})
+    assert quality["quality"]["below_floor_share"] == 0.0
+
+
 def test_nothing_completed_gives_nulls_and_never_nan():
     run = make_run(make_trace([0.0, 1.0]), [math.nan] * 2, [math.nan] * 2, end_s=5.0)
     run.timeline.kv_usage = np.zeros((0, 1), dtype=np.float32)
@@ -121,6 +154,7 @@ def test_nothing_completed_gives_nulls_and_never_nan():
     assert summary["ttft_s"] == dict.fromkeys(STATISTICS)
     assert summary["cost_usd_per_1m_output_tokens"] is None
     assert summary["quality"]["mean"] is None
+    assert summary["quality"]["below_floor_share"] is None
     assert "NaN" not in json_text(summary)
 
 

@@ -59,3 +59,11 @@ def test_the_manifest_is_about_inputs_alone(scenario):
     assert manifest["seed"] == 4
     assert manifest["scenario"]["pools"][0]["replicas"] == 3
     assert manifest == run(scenario, ["random"], seed=4).manifest()
+
+
+def test_floors_of_the_classes_reach_the_summary(reading, data):
+    quality = {"model": "Qwen3-8B", "quantization": "fp8", "request_class": "default", "mean": 0.7, "note": "a guess"}
+    classes = {"default": {"quality_floor": 0.8}, "coding": {"quality_floor": 0.6}}
+    summary = run(reading(data | {"quality": [quality], "classes": classes}).scenario).results[0].summary
+    assert summary["quality"]["below_floor_by_class"] == {"coding": 0.0, "chat": 1.0}
+    assert summary["quality"]["below_floor_share"] == 0.5
