@@ -7,9 +7,14 @@ ends, and is scheduled there. In async mode s_(i+1) is scheduled when s_i begins
 from __future__ import annotations
 
 import pytest
+import simpy
 from fleet.fleets import LinearStepTime, make_pool, replay
 from fleet.invariants import check
 
+from simroute.engine.config import EngineConfig
+from simroute.engine.replica import Replica
+from simroute.engine.sequence import EngineRequest
+from simroute.errors import SimulationError
 from simroute.results.run import FleetRun
 from simroute.workload.trace import Trace
 
@@ -197,7 +202,6 @@ def test_an_idle_engine_starts_at_once(exact):
     assert (played.itl.count, played.itl.mean) == (2, 1.0)
 
 
-@pytest.mark.xfail(reason="the gap across the step in which a request gave way to nobody is not counted in full")
 def test_the_gap_of_one_who_gave_way_in_an_empty_step(exact):
     """a is the less urgent, but runs first: at s6 it needs a 5th block, none of 8 is left, and a is the victim itself.
 
@@ -211,7 +215,6 @@ def test_the_gap_of_one_who_gave_way_in_an_empty_step(exact):
     assert played.itl.quantile(1.0) == pytest.approx(5.0, rel=2e-3)
 
 
-@pytest.mark.xfail(reason="the gap across the step in which a request gave way to nobody is not counted in full")
 def test_the_gap_of_one_who_missed_a_step(exact):
     """6 blocks, two each for d, a, b. s4: d decodes, a needs a third block and is itself the victim: the step ends
 
@@ -224,3 +227,26 @@ def test_the_gap_of_one_who_missed_a_step(exact):
     assert played.preemptions.tolist() == [0, 1, 0]
     gaps_s = [1, 1, 1, 1, 1, 3, 1, 2, 1, 1]
     assert (played.itl.count, played.itl.mean) == (len(gaps_s), sum(gaps_s) / len(gaps_s))
+
+
+class Deaf:
+    """An Observer that takes no notes."""
+
+    def ignore(self, *_: object) -> None: ...
+
+    first_token = finished = gaps = ignore
+
+
+def test_a_request_that_can_never_be_admitted(exact):
+    """The fleet refuses prompts beyond the context; an engine that gets one all the same says so instead of waiting.
+
+    48 tokens take 12 blocks, 10 are usable. A request that fits is served before; then nothing can change any more.
+    """
+    env = simpy.Environment()
+    config = EngineConfig(num_gpu_blocks=11, block_size=4, max_model_len=40)
+    replica = Replica(env, config, LinearStepTime(), Deaf(), exact=exact)
+    replica.submit(EngineRequest(0, 0.0, 10, 3))
+    replica.submit(EngineRequest(1, 0.0, 48, 4))
+    with pytest.raises(SimulationError, match=r"request 1 \(48 prompt tokens\) can never be admitted: 10 KV blocks"):
+        env.run()
+    assert env.now == 3.0

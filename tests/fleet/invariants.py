@@ -65,7 +65,8 @@ def check_replicas(run: FleetRun) -> None:
     """Engines are not busy longer than the run, and their counters belong together."""
     for totals in run.replicas:
         mine = run.replica == totals.replica
-        assert totals.busy_s <= run.end_s * (1 + 1e-9)
+        if run.horizon_s is None and not run.interrupted:
+            assert totals.busy_s <= run.end_s * (1 + 1e-9)
         assert 0 <= totals.prefix_hit_tokens <= totals.prefix_queried_tokens
         assert run.preemptions[mine].sum() <= totals.preemptions
         assert run.cached_tokens[mine].sum() <= totals.prefix_hit_tokens
@@ -79,6 +80,8 @@ def check_everything_ended(run: FleetRun, pools: Sequence[Pool]) -> None:
         mine = np.flatnonzero((run.replica == totals.replica) & (run.status == Status.COMPLETED))
         prompt, answer = run.trace.input_tokens[mine], run.trace.output_tokens[mine]
         generated = np.minimum(answer, config_of[totals.replica].max_model_len - prompt)
+        assert run.generated_tokens is not None
+        assert (run.generated_tokens[mine] == generated).all(), "answers are clipped by the context, and else complete"
         assert totals.output_tokens == generated.sum(), "a resumed request samples no token twice"
         assert totals.preemptions == run.preemptions[mine].sum()
         assert totals.prefix_hit_tokens == run.cached_tokens[mine].sum()
