@@ -23,7 +23,7 @@ from simpy.events import EventPriority
 from simroute.engine.blocks import BlockPool
 from simroute.engine.config import EngineConfig
 from simroute.engine.runs import RunPool
-from simroute.engine.scheduler import Scheduler, SchedulerOutput
+from simroute.engine.scheduler import Scheduler
 from simroute.engine.sequence import EngineRequest
 from simroute.engine.stretch import Stretch
 from simroute.errors import SimulationError
@@ -194,6 +194,9 @@ class Replica:
         """
         out = self.scheduler.schedule()
         before_s, batch = self._end_s, out.batch
+        for request in (*out.preempted, *out.paused) if out.preempted or out.paused else ():
+            if request.sampled and request.last_token_s < 0:
+                request.last_token_s = before_s
         if not out.total_tokens:
             if before_s <= now and not out.preempted:
                 raise SimulationError(self._stuck())
@@ -208,23 +211,15 @@ class Replica:
             self._gaps((end_s - before_s, end_s - before_s, 1, out.decoding))
         for request in out.first:
             self._first_token(request, end_s)
-        if out.preempted or out.resumed:
-            self._interrupt(out, before_s)
+        for request in out.resumed:
+            gap_s = end_s - request.last_token_s
+            self._gaps((gap_s, gap_s, 1, 1))
+            request.last_token_s = -1.0
         if out.finishing:
             self._completions.append((end_s, out.finishing))
         if not self._async:
             return end_s
         return before_s if before_s > now else now
-
-    def _interrupt(self, out: SchedulerOutput, before_s: float) -> None:
-        """The gap of a preempted request lasts from its last token before to its first one after."""
-        for request in out.preempted:
-            if request.sampled and request.last_token_s < 0:
-                request.last_token_s = before_s
-        for request in out.resumed:
-            gap_s = self._end_s - request.last_token_s
-            self._gaps((gap_s, gap_s, 1, 1))
-            request.last_token_s = -1.0
 
     def _stuck(self) -> str:
         scheduler = self.scheduler

@@ -1,7 +1,7 @@
 """vLLM's V1 scheduler for one engine (full attention, no speculative decoding, LoRA or connectors).
 
-Owns `Scheduler` and what one step decides (`SchedulerOutput`). May import the engine's other
-parts (not the replica) and hardware.steptime's `Batch`; knows nothing of SimPy or wall time.
+Owns `Scheduler`. May import the engine's other parts (not the replica) and hardware.steptime's `Batch`; knows nothing
+of SimPy or wall time.
 
 `schedule()` decides one step exactly as vLLM does. Over a `RunPool`, which counts blocks, the requests that merely
 decode are kept in a `DecodeGroup`: a step in which all of them can advance costs no loop over them; one in which KV
@@ -13,49 +13,13 @@ from __future__ import annotations
 from simroute.engine.blocks import NO_HIT, Hit, KVPool
 from simroute.engine.config import EngineConfig
 from simroute.engine.decode_group import DecodeGroup
+from simroute.engine.output import SchedulerOutput
 from simroute.engine.request_queue import FCFSQueue, PriorityQueue
 from simroute.engine.runs import RunPool
 from simroute.engine.sequence import EngineRequest
 from simroute.hardware.steptime import Batch
 
-EMPTY_BATCH = Batch(0, 0, 0, 0, 0, 0)
 NOBODY: list[EngineRequest] = []
-
-
-class SchedulerOutput:
-    """What one step does.
-
-    `scheduled` maps requests to their tokens, in scheduling order, without those that advanced in the group.
-    `admitted` maps new or resumed requests to prefix-hit tokens.
-    `preempted_itself`: the last of `preempted` gave way to no other, it could not grow itself.
-    `first` sample their first token in this step, `resumed` sample for the first time since a preemption, `finishing`
-    sample their last; `decoding` counts the others of which each samples one more token.
-    """
-
-    __slots__ = (
-        "admitted",
-        "batch",
-        "decoding",
-        "finishing",
-        "first",
-        "preempted",
-        "preempted_itself",
-        "resumed",
-        "scheduled",
-        "total_tokens",
-    )
-
-    def __init__(self) -> None:
-        self.scheduled: dict[EngineRequest, int] = {}
-        self.admitted: dict[EngineRequest, int] = {}
-        self.preempted: list[EngineRequest] = []
-        self.preempted_itself = False
-        self.first: list[EngineRequest] = []
-        self.resumed: list[EngineRequest] = []
-        self.finishing: list[EngineRequest] = []
-        self.decoding = 0
-        self.total_tokens = 0
-        self.batch = EMPTY_BATCH
 
 
 class Scheduler:
@@ -93,6 +57,7 @@ class Scheduler:
         self.roomy = self._counting_pool is not None
         self._demand_blocks = 0  # of all unfinished requests, each at its end
         self._content_seen = False
+        self._pauses = False  # somebody missed the last step
 
     @property
     def has_requests(self) -> bool:
@@ -165,11 +130,12 @@ class Scheduler:
         out = SchedulerOutput()
         threshold = self._prefill_threshold() if self._threshold else 0
         self.blocked = False
-        budget = self._advance_group(out, threshold) if self.group.size else -1
+        budget = self._advance_group(out, threshold) if self.group.size and not self._pauses else -1
         literally = budget < 0
         if literally:
             self._dissolve_group()
             budget = self._advance_literally(out, threshold)
+            self._note_pauses(out)
         if self.waiting and not out.preempted:
             self._admit(out, threshold, budget)
         self._close(out)
@@ -252,6 +218,16 @@ class Scheduler:
             budget -= tokens
         return budget
 
+    def _note_pauses(self, out: SchedulerOutput) -> None:
+        """The next step is literal too if anybody missed this one: it counts as resumed there."""
+        self._pauses = False
+        if len(out.scheduled) == len(self.running):
+            return
+        for request in self.running:
+            if request.decoding and request not in out.scheduled and not request.drained:
+                request.paused = self._pauses = True
+                out.paused.append(request)
+
     def _victim(self) -> EngineRequest:
         if not self._in_order:
             return max(self.running, key=lambda request: (request.priority, request.arrival_s))
@@ -262,6 +238,7 @@ class Scheduler:
         request.running = False
         self.pool.release(request)
         request.num_computed_tokens = 0
+        request.paused = False
         request.preemptions += 1
         self.preemptions += 1
         if request.decoding:
@@ -458,7 +435,10 @@ class Scheduler:
         out.batch = Batch(prefill_seqs, prefill_tokens, prefill_pairs, decode_seqs, decode_context, sampled)
 
     def _sample(self, out: SchedulerOutput, request: EngineRequest, computed: int) -> None:
-        if request.decoding:
+        if request.paused:
+            request.paused = False
+            out.resumed.append(request)
+        elif request.decoding:
             out.decoding += 1
         else:
             request.decoding = True
@@ -474,9 +454,9 @@ class Scheduler:
             self.group.join(request)
 
     def _form_group(self) -> None:
-        """After a literal step: those whom it left out for want of budget decode again with the others."""
+        """After a literal step: those who did not join when they sampled, do."""
         group = self.group
-        if group.size + len(self.prefilling) == len(self.running):
+        if self._pauses or group.size + len(self.prefilling) == len(self.running):
             return
         for request in self.running:
             if request.decoding and not request.drained and request not in group.members:

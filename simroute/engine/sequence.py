@@ -19,7 +19,8 @@ class EngineRequest(Request):
     `num_computed_tokens`: tokens whose KV entries are scheduled or done. `target_tokens`: what the next schedule
     brings it up to (prompt, or prompt plus outputs plus the placeholder of async scheduling).
     `decoding`: it has sampled since it was last admitted, so each step computes one token.
-    `last_token_s`: when its last token came, kept from a preemption until it samples again (-1 otherwise).
+    `paused`: it decodes, but missed the last step. `last_token_s`: when its last token came, kept from a preemption
+    or pause until it samples again (-1 otherwise).
     `stop_tokens`: prompt plus answer, clipped by max_model_len. `num_blocks` are held, the first
     `num_cached_blocks` of them full and hittable; `content_blocks` is how many leading blocks have a content id
     (`blocks_per_id` of them an id): the rest is unique to the request.
@@ -36,6 +37,7 @@ class EngineRequest(Request):
         "num_blocks",
         "num_cached_blocks",
         "num_computed_tokens",
+        "paused",
         "preemptions",
         "running",
         "sampled",
@@ -72,6 +74,7 @@ class EngineRequest(Request):
         self.decoding = False
         self.sampled = False
         self.running = False
+        self.paused = False
         self.num_blocks = 0
         self.num_cached_blocks = 0
         self.content_blocks = 0

@@ -16,7 +16,8 @@ from typing import Any
 
 from simroute.engine.blocks import BlockPool
 from simroute.engine.config import EngineConfig
-from simroute.engine.scheduler import Scheduler, SchedulerOutput
+from simroute.engine.output import SchedulerOutput
+from simroute.engine.scheduler import Scheduler
 from simroute.engine.sequence import EngineRequest
 from simroute.errors import SimrouteError, UsageError
 

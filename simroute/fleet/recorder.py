@@ -1,4 +1,4 @@
-"""What the fleet writes down while it runs, in flat arrays. Owns `Recorder`; may import engine, results and workload."""
+"""What the fleet writes down while it runs, in flat arrays. Owns `Recorder`; may import engine, results, workload."""
 
 from __future__ import annotations
 
