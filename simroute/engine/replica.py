@@ -142,6 +142,16 @@ class Replica:
             now = self.env.now
             self._wake_at(now, now)
 
+    def settle(self) -> None:
+        """The run ends now: carry out what has been scheduled, and count as busy only the time that has passed."""
+        now, stretch = self.env.now, self._stretch
+        if stretch is not None:
+            self._stretch_steps = min(stretch.scheduled_by(now), self._stretch_steps)
+            self._take_stretch()
+        if self._end_s > now:
+            self.busy_s -= self._end_s - now
+            self._end_s = now
+
     # -- the clock ----------------------------------------------------------------------------------------------------
 
     def _wake_at(self, at_s: float, now: float) -> None:

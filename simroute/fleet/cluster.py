@@ -23,7 +23,7 @@ from simroute.results.run import FleetRun, ReplicaTotals
 from simroute.workload.trace import Trace
 
 LOOKS = 1000
-"""How often, over the span of the trace, progress is reported and `stop` is asked."""
+"""How often, while the trace arrives, progress is reported and `stop` is asked."""
 TOO_LONG = "prompt does not fit max_model_len"
 
 Events = Generator[simpy.Event, None, None]
@@ -101,7 +101,7 @@ class _Cluster:
         self.next_request = next(self.requests, None)
         self.arrival = StandingEvent(env, self._arrive)
         env.schedule(self.arrival, NORMAL)
-        env.process(self._watch(max(trace.duration_s / LOOKS, 1e-3)))
+        env.process(self._watch())
         if scrape_interval_s > 0:
             env.process(self._scrape(scrape_interval_s))
 
@@ -146,16 +146,20 @@ class _Cluster:
         if not self.over.triggered:
             self.over.succeed()
 
-    def _watch(self, interval_s: float) -> Events:
-        """From time to time: flush, report, and see whether to stop."""
-        while not self.interrupted:
-            self.recorder.flush(BUFFERED_GAPS)
-            if self.progress is not None and self.next_request is not None:
-                self.progress(self.next_request.index / len(self.trace))
-            if self.stop is not None and self.stop():
-                self.interrupted = True
-                self._end()
-            yield self.env.timeout(interval_s)
+    def _watch(self) -> Events:
+        """From time to time: flush, report, and see whether to stop; less often the longer it lasts."""
+        interval_s = max(float(self.trace.arrival_s[-1]) / LOOKS, 1e-3) if len(self.trace) else 1.0
+        while True:
+            for _ in range(LOOKS):
+                self.recorder.flush(BUFFERED_GAPS)
+                if self.progress is not None and self.next_request is not None:
+                    self.progress(self.next_request.index / len(self.trace))
+                if self.stop is not None and self.stop():
+                    self.interrupted = True
+                    self._end()
+                    return
+                yield self.env.timeout(interval_s)
+            interval_s *= 2
 
     def _route(self, request: EngineRequest) -> None:
         number, reason = self.choose(request, self.snapshots)
@@ -182,6 +186,7 @@ class _Cluster:
     def result(self, policy_name: str, seed: int, end_s: float, horizon_s: float | None) -> FleetRun:
         """Everything recorded, as arrays."""
         recorder = self.recorder
+        totals = [self._totals(number) for number in range(len(self.replicas))]
         recorder.flush()
         return FleetRun(
             trace=self.trace,
@@ -191,7 +196,7 @@ class _Cluster:
             reject_reasons=tuple(recorder.reject_reasons),
             itl=recorder.itl,
             timeline=self.sampler.timeline(),
-            replicas=[self._totals(number) for number in range(len(self.replicas))],
+            replicas=totals,
             end_s=end_s,
             horizon_s=horizon_s,
             interrupted=self.interrupted,
@@ -199,6 +204,7 @@ class _Cluster:
 
     def _totals(self, number: int) -> ReplicaTotals:
         pool, replica = self.pools[number], self.replicas[number]
+        replica.settle()
         scheduler = replica.scheduler
         return ReplicaTotals(
             replica=number,
