@@ -13,7 +13,7 @@ from simroute.workload.trace import Trace
 
 
 def drawn_fleet(rng: random.Random) -> list[Pool]:
-    """One or two pools of one to three engines; the cache holds the longest request and up to five more."""
+    """One or two pools of one to three engines, whose settings have the block size in common."""
     block_size = rng.choice([1, 2, 4, 8, 16])
     return [
         make_pool(rng.randint(1, 3), GPU_LIKE, f"pool{number}", **drawn_engine(rng, block_size))
@@ -22,14 +22,17 @@ def drawn_fleet(rng: random.Random) -> list[Pool]:
 
 
 def drawn_engine(rng: random.Random, block_size: int) -> dict[str, Any]:
-    """Settings in which memory, batch and seats are scarce."""
+    """Settings in which memory, batch and seats are scarce.
+
+    The cache holds the longest request and up to four more, but now and then it has room for nearly everybody.
+    """
     max_model_len = rng.choice([50, 100, 200, 400])
     needed = -(-max_model_len // block_size)
     max_num_seqs = rng.randint(1, 24)
     budget = max(max_num_seqs, rng.choice([8, 16, 33, 64, 200]))
     chunked = rng.random() < 0.85
     return {
-        "num_gpu_blocks": needed + rng.randint(2, 2 + 5 * needed),
+        "num_gpu_blocks": needed + rng.randint(2, 2 + rng.choice([1, 2, 4, 30]) * needed),
         "block_size": block_size,
         "max_num_batched_tokens": budget if chunked else max(budget, max_model_len),
         "max_num_seqs": max_num_seqs,
@@ -47,9 +50,10 @@ def drawn_engine(rng: random.Random, block_size: int) -> dict[str, Any]:
 
 
 def drawn_trace(rng: random.Random, pools: list[Pool]) -> Trace:
-    """5 to 90 requests at a rate from idle to overload, some at one instant, with shared and quoted prefixes.
+    """5 to 90 requests at a rate from idle to overload, some at one instant, some after a pause.
 
-    Some answers do not fit the context (they are clipped), and in a second pool some prompts may not (rejected).
+    Most have content that others share or quote. Some answers do not fit the context (they are clipped), and in a
+    second pool some prompts may not (they are rejected).
     """
     numbers = np.random.default_rng(rng.getrandbits(32))
     longest = max(pool.engine.max_model_len for pool in pools)
@@ -58,6 +62,7 @@ def drawn_trace(rng: random.Random, pools: list[Pool]) -> Trace:
     answers = numbers.integers(1, longest // 2 + 20, requests)
     gaps_s = numbers.exponential(1 / rng.choice([1.0, 3.0, 10.0, 50.0]), requests)
     gaps_s[numbers.random(requests) < 0.15] = 0.0
+    gaps_s[numbers.random(requests) < 0.03] += 5.0
     block_tokens = drawn_id_tokens(rng, pools[0].engine.block_size)
     return Trace.build(
         arrival_s=np.cumsum(gaps_s),
@@ -76,14 +81,18 @@ def drawn_id_tokens(rng: random.Random, block_size: int) -> int:
 
 
 def drawn_prefixes(rng: random.Random, prompts: list[int], answers: list[int], block_tokens: int) -> list[list[int]]:
-    """Chained ids from a random tree, narrow near its root; for half of the requests they describe the answer too."""
+    """Chained ids from a random tree, narrow near its root; for half of the requests they describe the answer too.
+
+    One trace in four has no ids at all, another has them only in its second half.
+    """
+    first = rng.choice([0, 0, len(prompts) // 2, len(prompts)])
     tree: dict[tuple[int, ...], int] = {}
-    rows = []
-    for prompt, answer in zip(prompts, answers, strict=True):
+    rows: list[list[int]] = [[] for _ in range(first)]
+    for prompt, answer in zip(prompts[first:], answers[first:], strict=True):
         described = prompt + (answer if rng.random() < 0.5 else 0)
         branches, shared_depth = rng.choice([1, 2, 3]), rng.choice([2, 4, 9])
         path: tuple[int, ...] = ()
-        row = []
+        row: list[int] = []
         for depth in range(-(-described // block_tokens)):
             path += (rng.randrange(branches if depth < shared_depth else 1000),)
             row.append(tree.setdefault(path, len(tree)))

@@ -74,6 +74,7 @@ def test_what_was_drawn_is_worth_drawing():
         trace, pools = drawn_case(seed)
         run = check(replay(trace, pools), pools)
         both = bool(run.preemptions.sum()) and bool(run.cached_tokens.sum())
+        met["preempted, nothing shared"] += int(run.preemptions.sum()) if not trace.has_prefixes else 0
         met["preemptions"] += int(run.preemptions.sum())
         met["hit tokens"] += int(run.cached_tokens.sum())
         met["rejected"] += int((run.reject_code >= 0).sum())
@@ -86,10 +87,10 @@ def test_what_was_drawn_is_worth_drawing():
             met["both, threshold"] += pool.engine.long_prefill_token_threshold > 0
             met["both, watermark"] += pool.engine.watermark > 0
             met["both, not chunked"] += not pool.engine.enable_chunked_prefill
-    assert met["preemptions"] > 300
-    assert met["hit tokens"] > 10_000
+    assert met["preemptions"] > 200
+    assert met["hit tokens"] > 5000
     assert min(met.values()) >= 1
-    assert len(met) == 11
+    assert len(met) == 12
 
 
 @pytest.mark.parametrize("policy", ["least_requests", "least_kv", "power_of_two", "quant_aware"])
