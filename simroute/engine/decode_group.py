@@ -7,7 +7,7 @@ steps at which it needs a block are those of its phase: so any number of steps i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 
 from simroute.engine.sequence import EngineRequest
@@ -19,6 +19,7 @@ class DecodeGroup:
     """Members with their summed context, phases of block growth and a heap of last steps.
 
     `size` counts the members. Adding to `steps` gives each of them as many tokens; it must not pass the next stop.
+    `writers` write content that others may hit, each with its ids; `writing` counts the writers of an id.
     `next_stop` is the value of `steps` at which the first member has computed all it needs. `context_tokens` is the
     summed number of computed tokens now.
     """
@@ -32,7 +33,8 @@ class DecodeGroup:
         self.offsets = 0
         self.phases = [0] * block_size
         self._leaving: list[tuple[int, int, EngineRequest]] = []
-        self.writers: list[EngineRequest] = []
+        self.writers: dict[EngineRequest, Sequence[int]] = {}
+        self.writing: dict[int, int] = {}
 
     @property
     def context_tokens(self) -> int:
@@ -51,7 +53,9 @@ class DecodeGroup:
         if last_step < self.next_stop:
             self.next_stop = last_step
         if request.content_blocks > request.num_cached_blocks:
-            self.writers.append(request)
+            self.writers[request] = contents = request.prefix_ids[request.num_cached_blocks // request.blocks_per_id :]
+            for content in contents:
+                self.writing[content] = self.writing.get(content, 0) + 1
 
     def blocks_for(self, steps: int) -> int:
         """KV blocks that the next `steps` steps take, all members together.
@@ -109,9 +113,11 @@ class DecodeGroup:
             self.phases[offset % size] -= 1
             self.settle(request, offset)
             left.append(request)
+            for content in self.writers.pop(request, ()):
+                self.writing[content] -= 1
+                if not self.writing[content]:
+                    del self.writing[content]
         self.next_stop = heap[0][0] if heap else NEVER
-        if self.writers:
-            self.writers = [request for request in self.writers if request in self.members]
         return left
 
     def settle(self, request: EngineRequest, offset: int) -> None:
@@ -131,5 +137,6 @@ class DecodeGroup:
         self.phases = [0] * self.block_size
         self._leaving = []
         self.next_stop = NEVER
-        self.writers = []
+        self.writers = {}
+        self.writing = {}
         return members

@@ -250,14 +250,14 @@ class Scheduler:
     def _admit(self, out: SchedulerOutput, threshold: int, budget: int) -> None:
         """Take from the head of WAITING while it fits; the first that does not fit blocks the rest."""
         pool, waiting, running, block_size = self.pool, self.waiting, self.running, self._block_size
-        if self.group.writers:
-            self._register_written()
         while waiting and budget > 0:
             if len(running) >= self._max_running:
                 self.blocked = True
                 break
             request = waiting.head
             total = request.target_tokens
+            if self._writes_for(request):
+                self._register_written()
             hit = NO_HIT if self.roomy or not self._caching else pool.find(request, (total - 1) // block_size)
             tokens = total - hit.blocks * block_size
             if 0 < threshold < tokens:
@@ -317,12 +317,13 @@ class Scheduler:
         if self.roomy:
             return limit, self.config.async_scheduling
         to_stop = limit
-        if waiting and group.writers:  # what they write may be what the head of WAITING can hit: look again then
+        hits_to_come = bool(waiting) and self._writes_for(waiting.head)
+        if hits_to_come:  # look at the head again when there is more that it can hit
             limit = min(limit, group.steps_before_content(self._lag))
         steps = group.steps_within(self.pool.free, limit + 1)
         if steps <= limit:
             return steps, False
-        return limit, limit == to_stop and not (waiting and group.writers) and self.config.async_scheduling
+        return limit, limit == to_stop and not hits_to_come and self.config.async_scheduling
 
     def run_decode(self, steps: int) -> list[EngineRequest]:
         """Take `steps` steps as bounded by `decode_run`; returns the requests whose last token is in the last step."""
@@ -333,9 +334,15 @@ class Scheduler:
         return self._leave() if group.steps == group.next_stop else NOBODY
 
     def _leave(self) -> list[EngineRequest]:
-        if self.group.writers:
+        """Members whose last token is scheduled leave the group, with what they wrote registered."""
+        group = self.group
+        if len(group.writing) < sum(group.writing.values()):  # some write the same: who was first decides
             self._register_written()
-        return self.group.pop_leaving()
+        left = group.pop_leaving()
+        if not self.roomy:
+            for request in left:
+                self.pool.register(request, (request.num_computed_tokens - self._lag) // self._block_size)
+        return left
 
     def _advance_group(self, out: SchedulerOutput, threshold: int) -> int:
         """One step of the group and of the prefills. Returns the budget left, or -1 (and does nothing) when the
@@ -363,7 +370,7 @@ class Scheduler:
         group.steps += 1
         out.decoding = group.size
         for request, tokens in chunks:
-            if group.writers:
+            if self._writes_for(request):
                 self._register_written(request.admission)
             self._grant(out, request, tokens)
         return budget
@@ -374,6 +381,11 @@ class Scheduler:
         for request in self.group.dissolve():
             if not self.roomy:
                 self.pool.register(request, (request.num_computed_tokens - lag) // self._block_size)
+
+    def _writes_for(self, request: EngineRequest) -> bool:
+        """Whether members of the group write content that `request` may hit."""
+        writing = self.group.writing
+        return bool(writing) and not writing.keys().isdisjoint(request.prefix_ids)
 
     def _register_written(self, before_admission: int | None = None) -> None:
         """Register what members of the group have written of content that others may hit, in the order written.
