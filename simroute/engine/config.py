@@ -33,10 +33,16 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_num_seqs", min(self.max_num_seqs, self.max_num_batched_tokens))
-        for name in ("block_size", "max_num_batched_tokens", "max_num_seqs", "max_model_len"):
+        for name in ("block_size", "max_num_batched_tokens", "max_num_seqs", "max_model_len", "max_num_active_seqs"):
             value = getattr(self, name)
-            if value < 1:
+            if value is not None and value < 1:
                 raise UsageError(f"{name}: must be at least 1, got {value}")
+        if self.long_prefill_token_threshold < 0:
+            raise UsageError(
+                f"long_prefill_token_threshold: must be at least 0, got {self.long_prefill_token_threshold}"
+            )
+        if not 0.0 <= self.watermark < 1.0:
+            raise UsageError(f"watermark: must be at least 0 and below 1, got {self.watermark}")
         if self.policy not in ("fcfs", "priority"):
             raise UsageError(f"policy: must be fcfs or priority, got {self.policy}")
         needed = -(-self.max_model_len // self.block_size)

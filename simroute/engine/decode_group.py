@@ -97,7 +97,12 @@ class DecodeGroup:
     def steps_before_content(self, lag: int) -> int:
         """Steps before the one in which a writer's next block of content is full, and known (`lag` steps later)."""
         full = min(
-            (request.num_cached_blocks + 1) * self.block_size - self.members[request] + lag for request in self.writers
+            (
+                (request.num_cached_blocks + 1) * self.block_size - self.members[request] + lag
+                for request in self.writers
+                if request.num_cached_blocks < request.content_blocks
+            ),
+            default=NEVER,
         )
         return max(full - 1 - self.steps, 0)
 

@@ -114,15 +114,13 @@ class Replica:
 
     @property
     def kv_cache_usage(self) -> float:
-        """Share of usable KV blocks that requests hold now, 0..1."""
+        """Share of usable KV blocks that requests hold now, 0..1. (A stretch that is over is carried out first.)"""
         scheduler, stretch, steps = self.scheduler, self._stretch, 0
         if stretch is not None:
-            steps = stretch.scheduled_by(self.env.now)
+            steps = min(stretch.next_point(self.env.now), self._stretch_steps)
             if steps > stretch.steps:
                 self._take_stretch()
                 steps = 0
-            elif steps > self._stretch_steps:
-                steps = self._stretch_steps
         return scheduler.used_blocks_after(steps) / scheduler.pool.usable
 
     def submit(self, request: EngineRequest) -> None:
@@ -146,7 +144,7 @@ class Replica:
         """The run ends now: carry out what has been scheduled, and count as busy only the time that has passed."""
         now, stretch = self.env.now, self._stretch
         if stretch is not None:
-            self._stretch_steps = min(stretch.scheduled_by(now), self._stretch_steps)
+            self._stretch_steps = min(stretch.next_point(now), self._stretch_steps)
             self._take_stretch()
         if self._end_s > now:
             self.busy_s -= self._end_s - now
@@ -233,7 +231,7 @@ class Replica:
 
     def _stuck(self) -> str:
         scheduler = self.scheduler
-        request = scheduler.waiting.head
+        request = next(iter(scheduler.waiting or scheduler.running))
         return (
             f"request {request.index} ({request.input_tokens} prompt tokens) can never be admitted: "
             f"{scheduler.pool.free} KV blocks of {scheduler.config.block_size} tokens are free and nothing is running; "

@@ -58,7 +58,7 @@ class EngineRequest(Request):
         session: int = -1,
         prefix_ids: Sequence[int] = (),
     ) -> None:
-        self.index = index
+        self.index = index  # (as in Request, whose initialiser would be a second call for each of a million requests)
         self.arrival_s = arrival_s
         self.input_tokens = input_tokens
         self.max_tokens = max_tokens

@@ -29,7 +29,7 @@ class Stretch:
         return self.base_s + steps * (self.first_s + self.growth_s * 0.5 * (steps - 1))
 
     def next_point(self, now_s: float) -> int:
-        """The first schedule point at or after `now_s`."""
+        """The first schedule point at or after `now_s`; as many steps have been scheduled before `now_s`."""
         if now_s <= self.start_s:
             return 0
         elapsed_s = now_s - self.base_s
@@ -44,10 +44,3 @@ class Stretch:
         while steps and (steps - 1) * (linear + half * (steps - 1)) >= elapsed_s:
             steps -= 1
         return steps + self.lag
-
-    def scheduled_by(self, now_s: float) -> int:
-        """How many of the steps have been scheduled at `now_s`."""
-        if now_s < self.start_s:
-            return 0
-        point = self.next_point(now_s)
-        return point + 1 if self.point_s(point) <= now_s else point

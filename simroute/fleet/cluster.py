@@ -12,7 +12,7 @@ from simpy.events import NORMAL
 
 from simroute.engine.replica import Replica, StandingEvent
 from simroute.engine.sequence import EngineRequest
-from simroute.errors import UsageError
+from simroute.errors import SimulationError, UsageError
 from simroute.fleet.arrivals import Arrivals, check_block_size
 from simroute.fleet.pool import Pool
 from simroute.fleet.recorder import BUFFERED_GAPS, Recorder
@@ -166,6 +166,8 @@ class _Cluster:
         if number < 0:
             self.recorder.rejected(request, reason)
             return
+        if number >= len(self.engines):
+            raise SimulationError(f"the policy chose replica {number}, but there are {len(self.engines)}")
         self.replica_of[request.index] = number
         engine = self.engines[number]
         if request.input_tokens >= engine.max_model_len:  # vLLM answers HTTP 400
@@ -206,6 +208,8 @@ class _Cluster:
         pool, replica = self.pools[number], self.replicas[number]
         replica.settle()
         scheduler = replica.scheduler
+        for request in (*scheduler.running, *scheduler.waiting):
+            self.recorder.unfinished(request)
         return ReplicaTotals(
             replica=number,
             pool=pool.name,

@@ -47,12 +47,15 @@ class Recorder:
         index = request.index
         self.finish_s[index] = at_s
         self.status[index] = COMPLETED
-        if request.cached_tokens:
-            self.cached_tokens[index] = request.cached_tokens
-        if request.preemptions:
-            self.preemptions[index] = request.preemptions
+        if request.cached_tokens or request.preemptions:
+            self.unfinished(request)
         if request.stop_tokens < request.input_tokens + request.max_tokens:
             self._clipped[index] = request.stop_tokens - request.input_tokens
+
+    def unfinished(self, request: EngineRequest) -> None:
+        """What `request` has gone through so far."""
+        self.cached_tokens[request.index] = max(request.cached_tokens, 0)
+        self.preemptions[request.index] = request.preemptions
 
     def rejected(self, request: EngineRequest, reason: str) -> None:
         """`request` was turned away."""
