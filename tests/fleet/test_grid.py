@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from fleet.fleets import make_pool
+
 from simroute.fleet.cluster import simulate
 from simroute.policy.snapshot import Decision
 from simroute.workload.trace import Trace
