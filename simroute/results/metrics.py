@@ -49,7 +49,7 @@ def summarise(
     met = _met(run, times, slo)
     label = stability(run)
     top = _sound_top(run, times, arrived, label)
-    completed_tokens = int(generated_tokens(run)[run.status == Status.COMPLETED].sum())
+    completed_tokens = _completed_tokens(run)
     gpu_seconds = sum(r.gpus for r in run.replicas) * run.end_s
     summary = {
         "policy": run.policy,
@@ -64,13 +64,13 @@ def summarise(
         "itl_s": _sound(itl_statistics(run.itl), top),
         "slo_attainment": _ratio(met.sum(), arrived.sum()),
         "goodput_rps": _ratio(met.sum(), run.end_s),
-        "output_tokens_per_s": _ratio(completed_tokens, run.end_s),
+        "output_tokens_per_s": _ratio(completed_tokens.sum(), run.end_s),
         "preemptions": sum(r.preemptions for r in run.replicas),
         "prefix_hit_rate": _prefix_hit_rate(run.replicas),
         "kv_usage": _kv_usage(run, range(len(run.replicas))),
         "gpu_busy": _ratio(sum(r.busy_s * r.gpus for r in run.replicas), gpu_seconds),
         "gpus": sum(r.gpus for r in run.replicas),
-        **_cost(run.replicas, run.end_s, completed_tokens),
+        **_cost(run.replicas, run.end_s, int(completed_tokens.sum())),
         "quality": _quality(run, quality, quality_floor),
         "by_class": _by_group(run, times, met, arrived, top, run.trace.class_code, run.trace.class_names),
         "by_tier": _by_group(run, times, met, arrived, top, run.trace.tier_code, run.trace.tier_names),
@@ -191,6 +191,14 @@ def _served(run: FleetRun) -> NDArray[np.int64]:
     return np.bincount(cell, minlength=len(run.replicas) * classes).reshape(len(run.replicas), classes)
 
 
+def _completed_tokens(run: FleetRun) -> NDArray[np.int64]:
+    """Output tokens of completed requests by replica, shape (replicas,)."""
+    completed = (run.status == Status.COMPLETED) & (run.replica >= 0)
+    tokens = np.zeros(len(run.replicas), dtype=np.int64)
+    np.add.at(tokens, run.replica[completed], generated_tokens(run)[completed])
+    return tokens
+
+
 def _quality(run: FleetRun, quality: Quality, floors: Mapping[str, float]) -> dict[str, Any]:
     """Expected quality of the completed answers: of all, with its plausible range, and by class.
 
@@ -246,13 +254,14 @@ def _by_group(
 
 
 def _by_pool(run: FleetRun) -> dict[str, Any]:
-    """Size, work and cost of each pool; `requests_share` is of all completed requests."""
+    """Size, work and cost of each pool; `requests_share` and `output_tokens` are those of completed requests."""
     served = _served(run).sum(axis=1)
+    completed_tokens = _completed_tokens(run)
     labels = pool_stability(run)
     pools = {}
     for name, positions in _pools(run).items():
         members = [run.replicas[i] for i in positions]
-        tokens = sum(r.output_tokens for r in members)
+        tokens = int(completed_tokens[positions].sum())
         pools[name] = {
             "gpu": members[0].gpu,
             "replicas": len(members),

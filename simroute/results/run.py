@@ -32,7 +32,11 @@ class Timeline:
 
 @dataclass(slots=True)
 class ReplicaTotals:
-    """One replica's sums over the run. `busy_s` is the time in which the engine had a step in execution."""
+    """One replica's sums over the run.
+
+    `steps` and the token counts cover all that was scheduled up to the run's `end_s`, a step still in execution
+    included; `busy_s`, the time in which the engine had a step in execution, only what had passed by then.
+    """
 
     replica: int
     pool: str

@@ -86,6 +86,18 @@ def test_the_bill_counts_every_replica_for_730_hours_busy_or_not():
     assert [pool["requests_share"] for pool in summary["by_pool"].values()] == [1.0, 0.0]
 
 
+def test_tokens_of_a_pool_are_those_of_completed_requests_as_for_the_fleet():
+    # Cut off at 10 s: the engine had also made 100 tokens for request 3, which nobody received in full.
+    run = four_requests(replicas=[make_replica(output_tokens=11 + 11 + 1 + 100)])
+    run.status[3] = 0
+    run.finish_s[3] = math.nan
+    summary = summary_of(run)
+    pool = summary["by_pool"]["h100"]
+    assert pool["output_tokens"] == 23
+    assert pool["cost_usd_per_1m_output_tokens"] == summary["cost_usd_per_1m_output_tokens"]
+    assert pool["cost_usd_per_1m_output_tokens"] == pytest.approx(2.0 * 10 / 3600 / 23 * 1e6)
+
+
 def test_sums_over_replicas():
     replicas = [
         make_replica(0, preemptions=2, prefix_queried_tokens=100, prefix_hit_tokens=60),
