@@ -50,6 +50,8 @@ class KvCapacity:
 def engine_defaults(gpu: GpuSpec, usage: str = "api_server") -> tuple[int, int]:
     """vLLM's default (max_num_batched_tokens, max_num_seqs) on `gpu`, for "api_server" or "llm_class" use.
 
+    Replicas behind a router are API servers. "llm_class" is vLLM's in-process `LLM`, with the
+    larger batches that vLLM documents for offline jobs: for sizing those; nothing measured here rests on it.
     Large batches are the default from 70 GiB of memory on, but not on an A100. Raises UsageError on other uses.
     """
     if usage not in ("api_server", "llm_class"):
@@ -96,8 +98,10 @@ def kv_blocks(
 ) -> KvCapacity:
     """KV capacity of one replica of `model` on `tensor_parallel * pipeline_parallel` GPUs.
 
-    A measured `num_gpu_blocks_override` wins over the formula. `subtract_cuda_graphs`: current vLLM does, 0.19 did
-    not. Raises CapacityError, with the numbers, when the weights or one request of `max_model_len` tokens do not
+    A measured `num_gpu_blocks_override` wins over the formula. Two arguments are for comparing the formula with
+    engines that were measured, as benchmarks/kv_memory.py does, and no scenario sets them: `pipeline_parallel` (some
+    of those are split into stages) and `subtract_cuda_graphs` (current vLLM does, 0.19, which they ran, did not).
+    Raises CapacityError, with the numbers, when the weights or one request of `max_model_len` tokens do not
     fit; CatalogueError or UsageError for what vLLM refuses.
     """
     scheme.check_runs_on(gpu)

@@ -109,8 +109,8 @@ class RooflineStepTime:
         self._reduce_s, self._reduce_token_s = _all_reduce(model, gpu, tensor_parallel)
         self._head, self._sample_s = _head(model, gpu, tensor_parallel)
         full_layers = model.num_hidden_layers - model.sliding_window_layers
-        kv_bandwidth = gpu.bandwidth_bytes_s * KV_READ_EFFICIENCY[kv_dtype_bytes(scheme, kv_cache_dtype)]
-        layer_read_s = kv_token_bytes(model, scheme, tensor_parallel, kv_cache_dtype) / kv_bandwidth
+        kv_bandwidth_bytes_s = gpu.bandwidth_bytes_s * KV_READ_EFFICIENCY[kv_dtype_bytes(scheme, kv_cache_dtype)]
+        layer_read_s = kv_token_bytes(model, scheme, tensor_parallel, kv_cache_dtype) / kv_bandwidth_bytes_s
         self._context_s = full_layers * layer_read_s
         self._window_s = model.sliding_window_layers * model.sliding_window_tokens * layer_read_s
         pair_operations = 4 * model.num_attention_heads // tensor_parallel * model.head_dim * full_layers
@@ -137,17 +137,17 @@ class RooflineStepTime:
         """(intercept_s, slope_s_per_context_token) of a step in which `decode_seqs` requests decode one token each."""
         line = self._lines.get(decode_seqs)
         if line is None:
-            intercept = self._batch_s(decode_seqs, decode_seqs, decode_seqs) + decode_seqs * self._window_s
-            line = self._lines[decode_seqs] = (intercept, self._context_s)
+            intercept_s = self._batch_s(decode_seqs, decode_seqs, decode_seqs) + decode_seqs * self._window_s
+            line = self._lines[decode_seqs] = (intercept_s, self._context_s)
         return line
 
     def _batch_s(self, tokens: int, seqs: int, sampled_seqs: int) -> float:
         """The part that depends on counts alone, not on context lengths."""
-        sampling = 0.0
+        sampling_s = 0.0
         if sampled_seqs:
             head = self._head
-            sampling = SAMPLER_S + max(head.read_s, sampled_seqs * head.token_s) + sampled_seqs * self._sample_s
-        return self._fixed_s + seqs * self._cpu_per_seq_s + self._tokens_s(tokens) + sampling
+            sampling_s = SAMPLER_S + max(head.read_s, sampled_seqs * head.token_s) + sampled_seqs * self._sample_s
+        return self._fixed_s + seqs * self._cpu_per_seq_s + self._tokens_s(tokens) + sampling_s
 
     def _tokens_s(self, tokens: int) -> float:
         """Projections, element-wise work and communication for `tokens` tokens: monotone, cached."""
@@ -211,10 +211,10 @@ def _rate(scheme: QuantScheme, gpu: GpuSpec, *, quantized: bool) -> float:
 def _fixed_s(model: ModelSpec, scheme: QuantScheme, gpu: GpuSpec, async_scheduling: bool) -> float:
     """Launch, CPU, and what each layer costs however small the batch."""
     quantizes = scheme.quantizes_linear and scheme.is_native_on(gpu) and scheme.weight_bits < 16
-    kernel = KERNEL_S + (QUANTIZE_ACTIVATION_S if quantizes else 0.0)
-    layer = LAYER_S + 4 * kernel + (EXPERT_LAYER_S if model.is_moe else 0.0)
-    cpu = ASYNC_CPU_S if async_scheduling else SYNC_CPU_S
-    return LAUNCH_S + cpu + model.num_hidden_layers * layer
+    kernel_s = KERNEL_S + (QUANTIZE_ACTIVATION_S if quantizes else 0.0)
+    layer_s = LAYER_S + 4 * kernel_s + (EXPERT_LAYER_S if model.is_moe else 0.0)
+    cpu_s = ASYNC_CPU_S if async_scheduling else SYNC_CPU_S
+    return LAUNCH_S + cpu_s + model.num_hidden_layers * layer_s
 
 
 def _elementwise_s(model: ModelSpec, gpu: GpuSpec, tensor_parallel: int) -> float:
@@ -230,17 +230,17 @@ def _all_reduce(model: ModelSpec, gpu: GpuSpec, tensor_parallel: int) -> tuple[f
     peers = tensor_parallel - 1
     if peers == 0:
         return 0.0, 0.0
-    latency = PCIE_LATENCY_S * peers if gpu.over_pcie else NVLINK_LATENCY_S
+    latency_s = PCIE_LATENCY_S * peers if gpu.over_pcie else NVLINK_LATENCY_S
     efficiency = PCIE_EFFICIENCY / peers if gpu.over_pcie else NVLINK_EFFICIENCY
     count = ALL_REDUCES_PER_LAYER * model.num_hidden_layers
     ring_bytes = 2 * peers / tensor_parallel * model.hidden_size * SIXTEEN_BIT_BYTES
-    return count * latency, count * ring_bytes / (gpu.interconnect_bytes_s * efficiency)
+    return count * latency_s, count * ring_bytes / (gpu.interconnect_bytes_s * efficiency)
 
 
 def _head(model: ModelSpec, gpu: GpuSpec, tensor_parallel: int) -> tuple[_Product, float]:
     """The output head (sampled rows only), and the sampler's seconds a row."""
     head_bytes = embedding_bytes(model, tensor_parallel)
     rate = gpu.sixteen_bit_flops * SIXTEEN_BIT_EFFICIENCY
-    bandwidth = gpu.bandwidth_bytes_s * WEIGHT_READ_EFFICIENCY
-    product = _Product(head_bytes / bandwidth, 2 * head_bytes / SIXTEEN_BIT_BYTES / rate)
-    return product, model.vocab_size * SAMPLER_BYTES_PER_LOGIT / bandwidth
+    bandwidth_bytes_s = gpu.bandwidth_bytes_s * WEIGHT_READ_EFFICIENCY
+    product = _Product(head_bytes / bandwidth_bytes_s, 2 * head_bytes / SIXTEEN_BIT_BYTES / rate)
+    return product, model.vocab_size * SAMPLER_BYTES_PER_LOGIT / bandwidth_bytes_s

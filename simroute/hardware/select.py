@@ -18,6 +18,8 @@ def step_time_model(
 ) -> StepTimeModel:
     """The step-time model of one replica: the roofline estimate, marked `estimated`.
 
+    This is the one place where a measured model will take precedence over the estimate: callers ask here and read
+    `estimated`, so nothing else changes with the choice.
     Raises CatalogueError or UsageError for a combination that vLLM refuses.
     """
     return RooflineStepTime(
