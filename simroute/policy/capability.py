@@ -1,6 +1,7 @@
 """How good a variant is at a class of requests: the seam `QualityOracle` and a table that answers from given rows.
 
-Where rows come from (published evaluations, a scenario's assumptions) is the caller's business. May import errors.
+Where rows come from (published evaluations, a scenario's assumptions) is the caller's business.
+May import errors and workload.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from simroute.errors import CatalogueError, UsageError
-
-DEFAULT_CLASS = "default"
-"""A row of this class holds for every class that has no row of its own."""
+from simroute.workload.columns import DEFAULT_NAME
 
 Key = tuple[str, str, str]
 
@@ -74,7 +73,7 @@ class TableQuality:
 
     def find(self, variant: Variant, request_class: str) -> QualityRow | None:
         """The row that answers for the variant and class, None where nothing is known."""
-        rows = [self._rows.get((variant.model, variant.quantization, c)) for c in (request_class, DEFAULT_CLASS)]
+        rows = [self._rows.get((variant.model, variant.quantization, c)) for c in (request_class, DEFAULT_NAME)]
         return rows[0] or rows[1]
 
     def score(self, variant: Variant, request_class: str) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Latency targets and which requests meet them. Owns `Slo`; imports only `results.latency`."""
+"""Latency targets and which requests meet them. Owns `Slo`; imports only `results.latency` and workload."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simroute.results.latency import Latencies
-
-DEFAULT_CLASS = "default"
+from simroute.workload.columns import DEFAULT_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +42,4 @@ class Slo:
 
 def slo_for(slo: Mapping[str, Slo], request_class: str) -> Slo:
     """The targets of a class: its own, else those of `default`, else none at all."""
-    return slo.get(request_class) or slo.get(DEFAULT_CLASS) or Slo()
+    return slo.get(request_class) or slo.get(DEFAULT_NAME) or Slo()

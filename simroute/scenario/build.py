@@ -15,11 +15,12 @@ from simroute.fleet.pool import Pool
 from simroute.policy.capability import QualityRow, TableQuality
 from simroute.policy.routing import PolicyContext, make_policy
 from simroute.policy.snapshot import RoutingPolicy
-from simroute.results.slo import DEFAULT_CLASS, Slo, slo_for
+from simroute.results.slo import Slo, slo_for
 from simroute.rng import stream
 from simroute.scenario.models import PolicySpec, Scenario, Traffic
 from simroute.scenario.quality import Named, quality_table
 from simroute.scenario.variants import Variant, pool_of, variant_of
+from simroute.workload.columns import DEFAULT_NAME
 from simroute.workload.formats import read_trace
 from simroute.workload.merge import merge
 from simroute.workload.trace import Trace
@@ -71,8 +72,7 @@ def build(scenario: Scenario) -> Built:
     Raises TraceError, CatalogueError, CapacityError and UsageError as the rooms below do.
     """
     trace = traffic_of(scenario.traffic)
-    for pool in scenario.pools:
-        check_block_size(trace, pool.engine.block_size)
+    _check_blocks(scenario, trace)
     _check_scrapes(scenario, trace)
     variants = tuple(variant_of(spec) for spec in scenario.pools)
     names = [Named(v.hardware.model.name, v.hardware.scheme.name) for v in variants]
@@ -114,8 +114,18 @@ def slos(scenario: Scenario) -> dict[str, Slo]:
 def quality_floors(scenario: Scenario, classes: Sequence[str]) -> dict[str, float]:
     """Floors of these classes: their own, else that of `default`; classes without are left out."""
     stated = {name: c.quality_floor for name, c in scenario.classes.items() if c.quality_floor is not None}
-    default = stated.get(DEFAULT_CLASS)
+    default = stated.get(DEFAULT_NAME)
     return {name: floor for name in classes if (floor := stated.get(name, default)) is not None}
+
+
+def _check_blocks(scenario: Scenario, trace: Trace) -> None:
+    """Refuse, before anything runs, KV blocks that cannot hold the trace's prefixes; without a cache none need to."""
+    for i, pool in enumerate(scenario.pools):
+        if pool.engine.enable_prefix_caching:
+            try:
+                check_block_size(trace, pool.engine.block_size)
+            except UsageError as error:
+                raise UsageError(f"pools[{i}].engine: {error}") from None
 
 
 def _check_scrapes(scenario: Scenario, trace: Trace) -> None:

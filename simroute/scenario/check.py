@@ -195,7 +195,7 @@ def _refusals(keys: Keys, action: Callable[[], object]) -> Iterator[Problem]:
 
 
 def _at_field(problem: Problem) -> Problem:
-    """A pool's problem at the field that its message opens with, as in `kv_cache_dtype: must be ...`."""
+    """A pool's problem at the field that its message opens with, as in `tensor_parallel: must be ...`."""
     name, colon, message = problem.message.partition(": ")
     if colon and name in PoolSpec.model_fields:
         return Problem((*problem.keys, name), message)

@@ -18,6 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Rate = Annotated[float, Field(ge=1e-6, le=1e6, strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(min_length=1)]
+KvCacheDtype = Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"]
 
 
 class Part(BaseModel):
@@ -100,6 +101,8 @@ class EngineSpec(Part):
 
     max_num_seqs: Count | None = None
     """Most requests running at once (vLLM's default for the GPU)."""
+    max_num_active_seqs: Count | None = None
+    """Most requests running at once, in place of `max_num_seqs` (left out: `max_num_seqs`)."""
     max_num_batched_tokens: Count | None = None
     """Token budget of one step (vLLM's default for the GPU)."""
     max_model_len: Count | None = None
@@ -116,6 +119,8 @@ class EngineSpec(Part):
     """Schedule step k+1 before the output of step k is known."""
     long_prefill_token_threshold: Whole = 0
     """Largest chunk of a prompt in one step; 0 for no limit."""
+    long_prefill_token_threshold_adaptive: Switch = False
+    """While several requests are in the engine, let a chunk be at least an even share of the token budget."""
     scheduler_reserve_full_isl: Switch = True
     """Admit a request only when its whole prompt would fit in the free KV blocks."""
     watermark: Share = 0.0
@@ -141,8 +146,8 @@ class PoolSpec(Part):
     """KV blocks as vLLM reported them; measured wins over the formula."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1, strict=True)] = 0.92
     """Share of GPU memory the engine may use."""
-    kv_cache_dtype: Name | None = None
-    """Type of the KV cache: auto, fp16, bf16 or fp8 (left out: the scheme's own)."""
+    kv_cache_dtype: KvCacheDtype | None = None
+    """Type of the KV cache, in vLLM's names; auto is 16-bit (left out: the scheme's own)."""
     price: PriceSpec = PriceSpec()
     """Price of the pool's GPUs."""
     engine: EngineSpec = EngineSpec()

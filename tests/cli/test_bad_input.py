@@ -48,7 +48,7 @@ def refused(outcome, *texts):
             ["tiny.yaml:8:5 pools[0]: ", "does not fit", "max_model_len 252016 would fit"],
         ),
         ("pools[0].tensor_parallel=3", ["--set pools[0].tensor_parallel: ", "which divide by 1, 2, 4, 8"]),
-        ("pools[0].kv_cache_dtype=fp3", ["--set pools[0].kv_cache_dtype: must be one of auto"]),
+        ("pools[0].kv_cache_dtype=fp3", ["--set pools[0].kv_cache_dtype: must be auto, bfloat16"]),
         ("pools[0].engine={enable_chunked_prefill: false}", ["enable chunked prefill or raise max_num_batched_tokens"]),
         (
             "policies=[{name: static_tier, options: {tiers: {free: onli}}}]",

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
+from typing import get_args
+
 import pytest
 
+from simroute.engine.config import EngineConfig
+from simroute.errors import UsageError
 from simroute.results.slo import Slo
 from simroute.scenario.build import build
+from simroute.scenario.models import EngineSpec, KvCacheDtype
 from simroute.scenario.quality import Named, quality_table
 
 ROW = {"model": "Qwen3-8B", "quantization": "fp8", "request_class": "extraction", "mean": 0.8, "note": "a guess"}
@@ -28,6 +35,40 @@ def test_traces_are_cut_then_scaled_then_tagged_then_merged(built):
     assert [trace.class_names[code] for code in trace.class_code] == ["chat", "coding", "chat", "chat", "chat", "chat"]
     assert [trace.tier_names[code] for code in trace.tier_code].count("gold") == 4
     assert trace.priority.tolist() == [0, 3, 0, 0, 3, 0]
+
+
+@pytest.fixture
+def mooncake(tmp_path):
+    """A trace whose prefix blocks are of 512 tokens, in Mooncake's format."""
+    row = {"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [1, 2]}
+    (tmp_path / "mooncake.jsonl").write_text(json.dumps(row) + "\n")
+    return {"traces": [{"path": "mooncake.jsonl"}]}
+
+
+def test_kv_blocks_must_fit_the_traces_prefixes_where_they_are_cached(built, data, mooncake):
+    data["pools"].append(data["pools"][0] | {"name": "second", "engine": {"block_size": 48}})
+    with pytest.raises(UsageError, match=r"^pools\[1\].engine: block_size 48 does not fit .* blocks of 512 tokens"):
+        built(traffic=mooncake)
+    data["pools"][1]["engine"]["enable_prefix_caching"] = False
+    assert [pool.engine.block_size for pool in built(traffic=mooncake).pools] == [16, 48]
+
+
+def test_every_kv_cache_type_of_the_schema_is_sized(built, data):
+    blocks = {}
+    for name in get_args(KvCacheDtype):
+        data["pools"][0]["kv_cache_dtype"] = name
+        blocks[name] = built().pools[0].engine.num_gpu_blocks
+    assert blocks["auto"] == blocks["bfloat16"] == blocks["float16"]
+    assert blocks["fp8"] == blocks["fp8_e4m3"] == blocks["fp8_e5m2"] == pytest.approx(2 * blocks["auto"], abs=1)
+
+
+def test_every_engine_setting_can_be_asked_for(built, data):
+    sized = {"num_gpu_blocks"}  # of the pool
+    assert set(EngineSpec.model_fields) == {f.name for f in fields(EngineConfig)} - sized
+    asked = {"max_num_active_seqs": 7, "long_prefill_token_threshold_adaptive": True}
+    data["pools"][0]["engine"] = asked
+    engine = built().pools[0].engine
+    assert {name: getattr(engine, name) for name in asked} == asked
 
 
 def test_targets_and_floors_fall_back_to_default(built):
