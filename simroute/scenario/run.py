@@ -33,16 +33,22 @@ class PolicyResult:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """Results of every policy that was started, in the scenario's order.
+    """Results of every policy that was started, in the order asked for.
 
+    `built.scenario` is the scenario as it ran: with the policies chosen and the seed used.
     `interrupted` says that Ctrl-C cut the run short: the last results may be partial (each says so) and policies that
     had not begun are missing.
     """
 
     built: Built
-    seed: int
+    exact: bool
     results: tuple[PolicyResult, ...]
     interrupted: bool
+
+    @property
+    def seed(self) -> int:
+        """The seed of every random stream of the run."""
+        return self.built.scenario.seed
 
     def summary(self) -> dict[str, Any]:
         """The whole of summary.json."""
@@ -51,10 +57,11 @@ class RunResult:
         return summary_document(self.built.scenario.name, self.seed, self.built.slo, summaries, notes)
 
     def manifest(self) -> dict[str, Any]:
-        """What made the results: the resolved scenario, seed, versions, and the trace's fingerprint."""
+        """What made the results: the scenario as it ran, seed, exact or not, versions, the trace's fingerprint."""
         return {
             "scenario": self.built.scenario.model_dump(mode="json"),
             "seed": self.seed,
+            "exact": self.exact,
             "interrupted": self.interrupted,
             "versions": versions(),
             "trace_sha256": trace_sha256(self.built.trace),
@@ -81,13 +88,14 @@ def run(
         scenario = load(os.fspath(scenario))
     built = build(scenario) if isinstance(scenario, Scenario) else scenario
     specs = chosen(built.scenario, policies)
-    task = _Task(built, specs, built.scenario.seed if seed is None else seed, exact)
-    found = replay(task, len(specs), jobs=jobs, progress=progress)
+    as_run = {"policies": specs, "seed": built.scenario.seed if seed is None else seed}
+    built = replace(built, scenario=built.scenario.model_copy(update=as_run))
+    found = replay(_Task(built, exact), len(specs), jobs=jobs, progress=progress)
     kept = tuple(
         PolicyResult(replace(result.fleet, trace=built.trace), result.summary) for result in found if result is not None
     )
     interrupted = len(kept) < len(specs) or any(result.fleet.interrupted for result in kept)
-    return RunResult(built, task.seed, kept, interrupted)
+    return RunResult(built, exact, kept, interrupted)
 
 
 def chosen(scenario: Scenario, names: Sequence[str] | None) -> tuple[PolicySpec, ...]:
@@ -109,25 +117,24 @@ def chosen(scenario: Scenario, names: Sequence[str] | None) -> tuple[PolicySpec,
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One replay: policy number i on the shared trace. The trace itself never travels back from a worker."""
+    """One replay: the scenario's policy number i on the shared trace, which never travels back from a worker."""
 
     built: Built
-    specs: Sequence[PolicySpec]
-    seed: int
     exact: bool
 
     def __call__(self, item: int, progress: Callable[[float], None], stop: Callable[[], bool]) -> PolicyResult:
-        built, spec = self.built, self.specs[item]
+        built, scenario = self.built, self.built.scenario
+        spec = scenario.policies[item]
         fleet = simulate(
             built.trace,
             built.pools,
-            built.policy(spec, self.seed),
+            built.policy(spec, scenario.seed),
             policy_name=spec.shown,
-            seed=self.seed,
-            scrape_interval_s=built.scenario.router.scrape_interval_s,
+            seed=scenario.seed,
+            scrape_interval_s=scenario.router.scrape_interval_s,
             exact=self.exact,
-            horizon_s=built.scenario.horizon_s,
-            samples=built.scenario.samples,
+            horizon_s=scenario.horizon_s,
+            samples=scenario.samples,
             progress=progress,
             stop=stop,
         )

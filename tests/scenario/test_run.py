@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 import simroute
 from simroute.errors import UsageError
 from simroute.results.run import Status
+from simroute.scenario.models import Scenario
 from simroute.scenario.run import chosen, run
 
 
@@ -56,9 +59,18 @@ def test_policies_are_chosen_by_label_or_name(scenario):
 
 def test_the_manifest_is_about_inputs_alone(scenario):
     manifest = run(scenario, ["random"], seed=4).manifest()
-    assert manifest["seed"] == 4
     assert manifest["scenario"]["pools"][0]["replicas"] == 3
     assert manifest == run(scenario, ["random"], seed=4).manifest()
+
+
+def test_the_manifest_tells_what_really_ran(scenario):
+    result = run(scenario, ["kv", "quant_aware"], seed=4, exact=True)
+    manifest = result.manifest()
+    assert [policy["name"] for policy in manifest["scenario"]["policies"]] == ["least_kv", "quant_aware"]
+    assert manifest["seed"] == manifest["scenario"]["seed"] == result.seed == 4
+    assert manifest["exact"] is True
+    again = run(Scenario.model_validate_json(json.dumps(manifest["scenario"])))
+    assert again.summary() == result.summary()
 
 
 def test_floors_of_the_classes_reach_the_summary(reading, data):
