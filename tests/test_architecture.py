@@ -19,11 +19,12 @@ FLOORS = [
     {"engine", "policy", "results"},
     {"hardware"},
     {"workload"},
-    {"errors", "rng", "units"},
+    {"errors", "interrupt", "rng", "units"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FRONT_DOORS = {"__init__", "__main__"}
 LATE = {"pandas", "pyarrow", "plotly", "jinja2", "scipy"}
+CLOCKLESS = {m for m in MODULES if m.startswith("engine/")} - {"engine/replica.py"}
 CLOCKS_AND_WIRES = {"simpy", "time", "datetime", "asyncio", "socket", "http", "urllib", "random"}
 
 
@@ -79,8 +80,9 @@ def test_heavy_libraries_load_where_they_are_used(module):
     assert {name.split(".")[0] for name in imports(at_import(tree(module)))} & late == set()
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m in ("engine/scheduler.py", "engine/blocks.py")])
-def test_scheduler_and_blocks_know_no_clock(module):
+@pytest.mark.parametrize("module", sorted({*CLOCKLESS, "engine/scheduler.py", "engine/blocks.py"}))
+def test_only_the_replica_of_an_engine_knows_a_clock(module):
+    assert module in MODULES, "the decisions of the engine belong in this file"
     assert {name.split(".")[0] for name in imports(ast.walk(tree(module)))} & CLOCKS_AND_WIRES == set()
 
 

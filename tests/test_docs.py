@@ -58,8 +58,18 @@ def test_commands_of_the_readme_run(line, tmp_path):
     name, *arguments = shlex.split(line)
     assert name == "simroute"
     if arguments[0] == "run":
-        arguments.append("--dry-run")  # the same reading, checking and building, without the simulation
-    assert simroute(*arguments).returncode == 0
+        # Assertions are evaluated on the first requests; for the rest, reading, checking and building will do.
+        arguments += ["--set", "traffic.traces[0].head=200"] if "--assert" in arguments else ["--dry-run"]
+    done = simroute(*arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_assertion_of_the_readme_fails_when_it_does_not_hold():
+    (line,) = (line for line in blocks(README, "sh")[2].splitlines() if "--assert" in line)
+    _, *arguments = shlex.split(line.replace("500ms", "1ms"))
+    done = simroute(*arguments, "--set", "traffic.traces[0].head=200")
+    assert done.returncode == 99
+    assert "ttft_p99 < 1ms" in done.stderr
 
 
 @pytest.mark.skipif(not os.environ.get("SIMROUTE_SLOW"), reason="takes a minute: set SIMROUTE_SLOW=1, as .ci/run does")
