@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 import typer.core
 
-from simroute import __version__
+from simroute import __version__, interrupt
 from simroute.cli import catalogue, scenario, trace
 from simroute.cli.run import EXIT_INTERRUPTED, run
 from simroute.errors import SimrouteError
@@ -27,13 +27,14 @@ class _Commands(typer.core.TyperGroup):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except KeyboardInterrupt:
-            _say("interrupted")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
             # Whoever read the pipe (head, less) has left: no error, but Python would complain on flushing at exit.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             raise typer.Exit from None
+        except KeyboardInterrupt:
+            # Left to click, it would exit with 1.
+            _say("interrupted")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
         return result
 
 
@@ -70,21 +71,31 @@ def simroute(
     """
 
 
-def main() -> None:
-    """Run the command line (the `simroute` script); never returns."""
-    try:
-        app(prog_name="simroute")
-    except SimrouteError as error:
-        _say(*str(error).splitlines())
-        code = error.exit_code
-    except Exception as error:
-        if os.environ.get("SIMROUTE_TRACEBACK"):
-            raise
-        _say(f"internal error: {type(error).__name__}: {error}", "set SIMROUTE_TRACEBACK=1 to see where it happened")
-        code = EXIT_INTERNAL
-    else:
-        code = 0
+def main() -> NoReturn:
+    """Run the command line; never returns."""
+    code: int | str | None = 0
+    with interrupt.listening():
+        try:
+            app(prog_name="simroute")
+        except BaseException as error:
+            code = _exit_code(error)
     sys.exit(code)
+
+
+def _exit_code(error: BaseException) -> int | str | None:
+    """The exit code of a command that ended in `error`, which is told; a Ctrl-C counts whatever it was turned into."""
+    if isinstance(error, SystemExit) and (error.code == EXIT_INTERRUPTED or not interrupt.heard()):
+        return error.code
+    if isinstance(error, KeyboardInterrupt) or interrupt.heard():
+        _say("interrupted")
+        return EXIT_INTERRUPTED
+    if isinstance(error, SimrouteError):
+        _say(*str(error).splitlines())
+        return error.exit_code
+    if os.environ.get("SIMROUTE_TRACEBACK"):
+        raise error
+    _say(f"internal error: {type(error).__name__}: {error}", "set SIMROUTE_TRACEBACK=1 to see where it happened")
+    return EXIT_INTERNAL
 
 
 def _say(*lines: str) -> None:

@@ -1,6 +1,6 @@
 """Replays in parallel processes: one process a policy, the trace handed over without copying where the system forks.
 
-Owns processes, the Ctrl-C flag and progress; knows nothing of scenarios. Imports only errors.
+Owns processes, the workers' Ctrl-C flag and progress; knows nothing of scenarios. Imports errors and interrupt.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from simroute import interrupt
 from simroute.errors import SimulationError
 
 Out = TypeVar("Out")
@@ -132,9 +133,12 @@ def _interruptible(stop_flag: Any) -> Iterator[None]:
     def on_interrupt(_number: int, _frame: object) -> None:
         signal.signal(signal.SIGINT, usual)
         stop_flag.value = 1
+        interrupt.note()
 
+    # Nothing but the flag hears Ctrl-C from here on; one that came before, and got lost, counts as well.
     signal.signal(signal.SIGINT, on_interrupt)
     try:
+        interrupt.check()
         yield
     finally:
         signal.signal(signal.SIGINT, usual)
