@@ -28,7 +28,7 @@ _UNITS = {
     "number": {"": 1.0},
 }
 _FORM = re.compile(
-    r"^\s*(?:(?P<policy>[^:]+?)\s*:\s*)?(?P<metric>[A-Za-z_][\w.]*)\s*(?P<op><=|>=|==|!=|<|>)\s*(?P<value>\S.*?)\s*$"
+    r"^\s*(?:(?P<policy>[^:]+?)\s*:\s*)?(?P<metric>[A-Za-z_][\w.]*)\s*(?P<op>[<>=!~]+)\s*(?P<value>\S.*?)\s*$"
 )
 _NUMBER = re.compile(r"^(?P<dollar>\$?)\s*(?P<number>[-+]?(?:\d[\d,_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(?P<unit>\S*)$")
 
@@ -105,6 +105,8 @@ def parse(text: str, policies: Iterable[str]) -> Assertion:
             f"--assert '{text}': must be METRIC OP VALUE, such as 'ttft_p99 < 2s' or 'random: gpu_busy > 50%'"
         )
     policy, metric, op = found["policy"], found["metric"], found["op"]
+    if op not in _OPERATORS:
+        raise UsageError(f"--assert '{text}': {unknown('operator', op, _OPERATORS)}")
     known = list(policies)
     if policy is not None and policy not in known:
         raise UsageError(f"--assert '{text}': {unknown('policy', policy, known)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,7 @@ def inspect(
     if json:
         from json import dumps
 
+        _note(stats.notes)
         typer.echo(dumps(stats.to_dict(), indent=2))
         return
     from rich.console import Console
@@ -103,10 +105,14 @@ def _seconds(window: str) -> tuple[float, float]:
 def _write(trace: Trace, out: Path) -> None:
     from simroute.workload.formats import write_trace
 
-    for note in trace.notes:
-        typer.echo(f"note: {note}", err=True)
+    _note(trace.notes)
     write_trace(trace, out)
     typer.echo(f"{out}: {len(trace):,} requests in {trace.duration_s:,.0f} s, fingerprint {trace.fingerprint()[:16]}")
+
+
+def _note(notes: Iterable[str]) -> None:
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 def _spec(path: Path) -> MixSpec:

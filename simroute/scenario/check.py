@@ -46,18 +46,23 @@ class Parts:
     policies: Mapping[int, PolicySpec] = field(default_factory=dict)
     classes: Mapping[str, ClassSpec] = field(default_factory=dict)
     quality: Mapping[int, QualityAssumption] = field(default_factory=dict)
+    every_pool: bool = True
+    """Whether no pool had to be left out."""
 
 
 def parts_of(data: Mapping[str, Any]) -> Parts:
     """The valid parts of a scenario's plain data."""
     traffic = data.get("traffic")
     classes = data.get("classes")
+    listed = data.get("pools")
+    pools = _items(PoolSpec, listed)
     return Parts(
         traces=_items(TraceSource, traffic.get("traces") if isinstance(traffic, dict) else None),
-        pools=_items(PoolSpec, data.get("pools")),
+        pools=pools,
         policies=_items(PolicySpec, data.get("policies", [p.name for p in Scenario.model_fields["policies"].default])),
         classes={k: c for k, v in classes.items() if (c := _valid(ClassSpec, v))} if isinstance(classes, dict) else {},
         quality=_items(QualityAssumption, data.get("quality")),
+        every_pool=isinstance(listed, list) and len(pools) == len(listed),
     )
 
 
@@ -98,12 +103,17 @@ def _trace_files(parts: Parts) -> Iterator[Problem]:
     for i, trace in parts.traces.items():
         keys = ("traffic", "traces", i)
         if not Path(trace.path).is_file():
-            what = "is a folder, not a file" if Path(trace.path).is_dir() else "no such file"
-            yield Problem((*keys, "path"), f"{what}: {trace.path}")
+            yield Problem((*keys, "path"), f"{_no_file(Path(trace.path))}: {trace.path}")
         if trace.format is not None and trace.format not in FORMATS:
             yield Problem((*keys, "format"), unknown("trace format", trace.format, FORMATS))
         if trace.window_s is not None and trace.window_s[0] >= trace.window_s[1]:
             yield Problem((*keys, "window_s"), "must be [from, to] with from < to, got " + _listed(trace.window_s))
+
+
+def _no_file(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder, not a file"
+    return "not a regular file" if path.exists() else "no such file"
 
 
 def _policies(parts: Parts) -> Iterator[Problem]:
@@ -140,9 +150,12 @@ def _pools_fit(parts: Parts) -> Iterator[Problem]:
 
 
 def _policies_fit_pools(parts: Parts) -> Iterator[Problem]:
-    """Options that name pools: the policies themselves refuse what does not exist."""
+    """Options that name pools: the policies themselves refuse what does not exist.
+
+    A pool with a fault of its own exists none the less, so this waits until every pool is valid.
+    """
     variants = [_stand_in(pool) for pool in parts.pools.values()]
-    if not variants:
+    if not variants or not parts.every_pool:
         return
     context = PolicyContext(variants, range(len(variants)), stream(0, "check"))
     for i, policy in parts.policies.items():

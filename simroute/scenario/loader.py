@@ -103,6 +103,8 @@ def _explain(error: Mapping[str, Any]) -> Problem | None:
         return Problem(keys, "missing: " + _description(keys))
     if kind == "too_short" and got:
         return None
+    if kind == "too_long":
+        return Problem(keys, f"must have {error['ctx']['max_length']} values, got {len(got)}")
     if kind in ("too_short", "string_too_short"):
         return Problem(keys, "must not be empty")
     return Problem(keys, _wording(kind, error) + ("" if kind == "value_error" else f", got {_shown(got)}"))

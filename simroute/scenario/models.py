@@ -230,7 +230,7 @@ class Scenario(Part):
     """The router."""
     horizon_s: Positive | None = None
     """Stop the clock here, simulated seconds (left out: run until every request is done)."""
-    samples: Count = 1000
+    samples: Annotated[int, Field(ge=10, le=100_000, strict=True)] = 1000
     """Samples in the load timeline of the report."""
     quality: tuple[QualityAssumption, ...] = ()
     """Assumptions where no published accuracy exists."""

@@ -5,6 +5,7 @@ Owns `Source`; knows nothing of what a scenario means. Imports only errors.
 
 from __future__ import annotations
 
+import difflib
 import io
 import re
 from collections.abc import Mapping
@@ -122,6 +123,8 @@ class Source:
         keys = problem.keys
         for depth in range(len(keys), 0, -1):
             origin = self._origins.get(keys[:depth])
+            if origin == f"--set {dotted(keys[:depth])}":
+                return f"--set {dotted(keys)}: {problem.message}"
             if origin:
                 return f"{origin}{'' if depth == len(keys) else ' ' + dotted(keys)}: {problem.message}"
         line, column = self.position(problem)
@@ -183,7 +186,8 @@ def _not_found(path: Path) -> str:
     siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
     if not path.parent.is_dir():
         return f"{path}: no such file: the folder {path.parent} does not exist"
-    return f"{path}: no such file; {unknown('scenario', path.name, siblings)}"
+    near = difflib.get_close_matches(path.name, siblings, cutoff=0.5)
+    return f"{path}: no such file" + (f": did you mean {', '.join(near)}?" if near else "")
 
 
 def _no_such(above: Keys, key: str | int, node: Any) -> str:

@@ -40,6 +40,11 @@ def refused(outcome, *texts):
         ("traffic.rate_scale=1e-300", ["--set traffic.rate_scale: must be ≥ 1e-06, got 1e-300"]),
         ("pools[0].replicas=99999", ["--set pools[0].replicas: must be ≤ 10000, got 99999"]),
         ("router.scrape_interval_s=1e-9", ["router.scrape_interval_s: 1e-09 s means", "would never finish"]),
+        ("traffic.traces[0].window_s=[a, 3]", ["--set traffic.traces[0].window_s[0]: must be a number, got a"]),
+        ("traffic.traces[0].window_s=[1, 2, 3]", ["window_s: must have 2 values, got 3"]),
+        ("traffic.traces[0].path=/dev/null", ["path: not a regular file: /dev/null"]),
+        ("samples=3", ["--set samples: must be ≥ 10, got 3"]),
+        ("samples=1000000", ["--set samples: must be ≤ 100000, got 1000000"]),
         ("traffic.traces=[]", ["--set traffic.traces: must not be empty"]),
         ("traffic.traces[0].format=azur", ["unknown trace format 'azur': did you mean azure?"]),
         ("traffic.traces[0].window_s=[9, 3]", ["must be [from, to] with from < to, got [9, 3]"]),
@@ -191,3 +196,33 @@ def test_ctrl_c_outside_a_replay_is_one_line(simroute, monkeypatch):
 
     monkeypatch.setattr("simroute.scenario.build.build", interrupted)
     assert simroute("run", "tiny.yaml") == (130, "", "simroute: interrupted\n")
+
+
+def test_a_pool_with_a_fault_is_not_called_unknown(simroute):
+    policy = "policies=[{name: static_tier, options: {tiers: {free: only}}}]"
+    outcome = simroute("check", "tiny.yaml", "--set", "pools[0].replicas=1000000000", "--set", policy)
+    refused(outcome, "pools[0].replicas: must be ≤ 10000")
+    assert "unknown pool" not in outcome.err
+
+
+def test_a_scenario_that_is_not_there_and_has_no_near_name(simroute):
+    outcome = simroute("run", "zzzzz.yml")
+    refused(outcome)
+    assert outcome.err == "simroute: zzzzz.yml: no such file\n"
+
+
+def test_an_unknown_operator_is_named(simroute):
+    refused(simroute("run", "tiny.yaml", "--assert", "ttft_p99 << 5s"), "unknown operator '<<'")
+
+
+def test_a_trace_without_a_needed_column_names_it(simroute, folder):
+    (folder / "short.csv").write_text("arrival_s,input_tokens,tier\n0,10,a\n")
+    refused(simroute("trace", "inspect", "short.csv"), "short.csv: column output_tokens is missing")
+
+
+def test_bad_rows_are_in_the_statistics_and_told_on_stderr(simroute, folder):
+    (folder / "dirty.csv").write_text("arrival_s,input_tokens,output_tokens\n0,10,5\n1,x,5\n2,10,5\n")
+    done = simroute("trace", "inspect", "dirty.csv", "--json")
+    notes = json.loads(done.out)["notes"]
+    assert notes
+    assert done.err == "".join(f"note: {note}\n" for note in notes)

@@ -80,7 +80,7 @@ def test_a_problem_of_an_overridden_value_names_the_option(source):
 def test_overriding_a_whole_part_forgets_the_overrides_inside_it(source):
     source.override("pools[0].replicas=9")
     source.override("pools=[{name: a}]")
-    assert source.locate(Problem(("pools", 0, "replicas"), "no")) == "--set pools pools[0].replicas: no"
+    assert source.locate(Problem(("pools", 0, "replicas"), "no")) == "--set pools[0].replicas: no"
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,9 @@ class NativeReader:
     name = "native"
 
     def sniff(self, path: Path) -> bool:
-        """Whether it is Parquet, or text that names the required columns."""
-        return _is_parquet(path) or set(REQUIRED) <= {*csv_header(path)} | first_record(path).keys()
+        """Whether it is Parquet, or text that names the required columns, or all but one: reading then says which."""
+        named = {*csv_header(path)} | first_record(path).keys()
+        return _is_parquet(path) or len(named.intersection(REQUIRED)) >= len(REQUIRED) - 1
 
     def read(self, path: Path) -> Trace:
         """The trace; see `TraceReader`."""
