@@ -288,6 +288,9 @@ def _notes(run: FleetRun, label: Stability, top: float) -> list[str]:
         notes.append(_queue_note(label, pool_stability(run)))
     if label is not Stability.OVERLOADED and top < max(PERCENTILES) / 100:
         notes.append(f"{1 - top:.2%} of the requests were cut off: percentiles above {top:.2%} are unknown")
+    clipped = int(np.count_nonzero(generated_tokens(run) < run.trace.output_tokens))
+    if clipped:
+        notes.append(f"max_model_len cut {clipped:,} answers short, as vLLM does")
     traffic_s = _traffic_s(run)
     if traffic_s < SECONDS_PER_WEEK:
         span = f"{traffic_s / SECONDS_PER_HOUR:.3g} h" if traffic_s >= 2 * SECONDS_PER_HOUR else f"{traffic_s:.4g} s"

@@ -208,6 +208,7 @@ def test_clipped_answers_count_what_was_generated():
     summary = summary_of(run)
     assert summary["output_tokens_per_s"] == pytest.approx(3.9)
     assert summary["tpot_s"]["mean"] == pytest.approx((0.2 + 0.2 + 0.2) / 3)
+    assert "max_model_len cut 1 answers short, as vLLM does" in summary_of(run)["notes"]
 
 
 def test_the_same_run_gives_the_same_bytes():
