@@ -116,3 +116,22 @@ def test_a_load_like_the_real_one(asynchronous):
     ]
     run = check_both_modes(synthetic(300, 20.0, 1024, 256, seed=6), pools, "least_requests")
     assert run.timeline.running.max() > 20
+
+
+def test_a_blocked_request_gets_in_when_what_it_can_hit_is_written():
+    """Blocks of 4, 8 of them. b quotes a's prompt and the first 4 tokens of its answer.
+
+    a and c start with 1 and 4 blocks; at s1 each takes one more, which leaves 1. b, arriving at 0.5 s, needs 3 less the
+    1 it can hit: it waits. At s4 a's second block is full: b hits 2, needs 1, and gets its first token at 5 s.
+    """
+    trace = Trace.build(
+        arrival_s=[0.0, 0.0, 0.5],
+        input_tokens=[4, 16, 12],
+        output_tokens=[16, 8, 2],
+        prefixes=[[1, 2, 3, 4, 5], [], [1, 2, 3]],
+        prefix_block_tokens=4,
+    )
+    pools = [make_pool(num_gpu_blocks=9, max_model_len=32, async_scheduling=False)]
+    run = check_both_modes(trace, pools)
+    assert run.first_token_s[2] == 5.0
+    assert run.cached_tokens[2] == 8
