@@ -353,7 +353,7 @@ class Scheduler:
         """
         group = self.group
         budget = self._max_tokens - group.size
-        blocks = 0 if self.roomy else group.blocks_for(1)
+        blocks = group_blocks = 0 if self.roomy else group.blocks_for(1)
         chunks: list[tuple[EngineRequest, int]] = []
         for request in self.prefilling:  # (seldom any)
             tokens = self._wanted_tokens(request, threshold, max(budget, 0))
@@ -365,8 +365,8 @@ class Scheduler:
                 blocks += self._growth(request, tokens)
         if budget < 0 or (blocks > self.pool.free and not self.roomy):
             return -1
-        if not self.roomy and self._counting_pool is not None:
-            self._counting_pool.take(group.blocks_for(1))
+        if group_blocks and self._counting_pool is not None:
+            self._counting_pool.take(group_blocks)
         group.steps += 1
         out.decoding = group.size
         for request, tokens in chunks:
