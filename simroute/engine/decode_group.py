@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
+from operator import mul
 
 from simroute.engine.sequence import EngineRequest
 
@@ -32,6 +33,7 @@ class DecodeGroup:
         self.members: dict[EngineRequest, int] = {}  # request -> num_computed_tokens - steps, constant
         self.offsets = 0
         self.phases = [0] * block_size
+        self._room = [-filled % block_size for filled in range(2 * block_size)]  # left in a last block
         self._leaving: list[tuple[int, int, EngineRequest]] = []
         self.writers: dict[EngineRequest, Sequence[int]] = {}
         self.writing: dict[int, int] = {}
@@ -78,8 +80,14 @@ class DecodeGroup:
     def held_blocks(self, steps: int) -> int:
         """KV blocks that the members hold after `steps` more steps: the sum of ceil(context / block_size)."""
         size, now = self.block_size, self.steps + steps
-        unfilled = sum(count * (-(phase + now) % size) for phase, count in enumerate(self.phases) if count)
+        start = now % size
+        unfilled = sum(map(mul, self.phases, self._room[start : start + size]))
         return (self.offsets + self.size * now + unfilled) // size
+
+    def blocks_beyond_stop(self) -> int:
+        """Of `blocks_for` a step more than there are before the next stop: blocks for those who do not take it."""
+        last, size = self.next_stop, self.block_size
+        return sum(1 for stop, _, request in self._leaving if stop == last and not (request.stop_tokens - 1) % size)
 
     def steps_within(self, free_blocks: int, limit: int) -> int:
         """The most steps, at most `limit`, that `free_blocks` blocks allow."""
@@ -107,7 +115,10 @@ class DecodeGroup:
         return max(full - 1 - self.steps, 0)
 
     def pop_leaving(self) -> list[EngineRequest]:
-        """Remove and return the members whose last step was this one, in order of admission."""
+        """Remove and return the members whose last step was this one, in order of admission.
+
+        How many blocks each holds is left to whoever counts them.
+        """
         left: list[EngineRequest] = []
         heap, steps, size = self._leaving, self.steps, self.block_size
         while heap and heap[0][0] == steps:
@@ -116,14 +127,19 @@ class DecodeGroup:
             self.size -= 1
             self.offsets -= offset
             self.phases[offset % size] -= 1
-            self.settle(request, offset)
+            request.target_tokens = stop = request.stop_tokens
+            request.num_computed_tokens = stop - 1
             left.append(request)
-            for content in self.writers.pop(request, ()):
-                self.writing[content] -= 1
-                if not self.writing[content]:
-                    del self.writing[content]
+            if self.writers:
+                self._write_no_more(request)
         self.next_stop = heap[0][0] if heap else NEVER
         return left
+
+    def _write_no_more(self, request: EngineRequest) -> None:
+        for content in self.writers.pop(request, ()):
+            self.writing[content] -= 1
+            if not self.writing[content]:
+                del self.writing[content]
 
     def settle(self, request: EngineRequest, offset: int) -> None:
         """Write a member's progress into the request itself."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 from simroute.engine.sequence import EngineRequest
 from simroute.hardware.steptime import Batch
 
-EMPTY_BATCH = Batch(0, 0, 0, 0, 0, 0)
+NOTHING = Batch(0, 0, 0, 0, 0, 0)
+NOBODY: list[EngineRequest] = []
+"""Stands for every list that stays empty, as they mostly do; never changed, only replaced."""
+UNCHANGED: dict[EngineRequest, int] = {}
 
 
 class SchedulerOutput:
     """What one step does.
 
-    `scheduled` maps requests to their tokens, in scheduling order, without those that advanced in the group.
-    `admitted` maps new or resumed requests to prefix-hit tokens.
+    `scheduled` maps requests of RUNNING to their tokens, in scheduling order, without those that advanced in the group;
+    `admitted` maps those that came from WAITING to theirs (prefix-hit tokens not among them).
     `preempted_itself`: the last of `preempted` gave way to no other, it could not grow itself. `paused` decode, but get
     no token in this step. `first` sample their first token, `resumed` sample for the first time since a preemption or
     pause, `finishing` sample their last; `decoding` counts the others of which each samples one more token.
@@ -29,18 +32,18 @@ class SchedulerOutput:
         "preempted_itself",
         "resumed",
         "scheduled",
-        "total_tokens",
     )
 
     def __init__(self) -> None:
-        self.scheduled: dict[EngineRequest, int] = {}
+        self.scheduled: dict[EngineRequest, int] = UNCHANGED
         self.admitted: dict[EngineRequest, int] = {}
-        self.preempted: list[EngineRequest] = []
-        self.preempted_itself = False
-        self.paused: list[EngineRequest] = []
+        self.preempted = self.paused = self.resumed = self.finishing = NOBODY
         self.first: list[EngineRequest] = []
-        self.resumed: list[EngineRequest] = []
-        self.finishing: list[EngineRequest] = []
+        self.preempted_itself = False
         self.decoding = 0
-        self.total_tokens = 0
-        self.batch = EMPTY_BATCH
+        self.batch = NOTHING
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens scheduled, all requests together."""
+        return self.batch.prefill_tokens + self.batch.decode_seqs

@@ -1,4 +1,4 @@
-"""One vLLM replica on SimPy's clock. Owns `Replica`, the seam `Observer` and `StandingEvent`.
+"""One vLLM replica on SimPy's clock. Owns `Replica` and the seam `Observer`.
 
 May import the engine's other parts, hardware.steptime and simpy.
 
@@ -14,13 +14,13 @@ arrival. Both modes ask the same scheduler and give the same times.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol
 
 import simpy
 from simpy.events import EventPriority
 
 from simroute.engine.blocks import BlockPool
+from simroute.engine.clock import Clock, StandingEvent
 from simroute.engine.config import EngineConfig
 from simroute.engine.runs import RunPool
 from simroute.engine.scheduler import Scheduler
@@ -29,6 +29,7 @@ from simroute.engine.stretch import Stretch
 from simroute.errors import SimulationError
 from simroute.hardware.steptime import StepTimeModel
 
+NEVER = -1.0
 AFTER_ARRIVALS = EventPriority(2)
 """SimPy priority of schedule points: whatever else happens at the same instant happens before them."""
 
@@ -48,28 +49,15 @@ class Observer(Protocol):
         """
 
 
-class StandingEvent(simpy.Event):
-    """One event that comes up again and again: queued anew for each time, so that a schedule point allocates nothing.
-
-    SimPy takes the callbacks away from an event that it has processed; whoever is called puts them back.
-    """
-
-    def __init__(self, env: simpy.Environment, callback: Callable[[simpy.Event], None]) -> None:
-        self.env = env
-        self._ok = True
-        self._value = None
-        self.standing = self.callbacks = [callback]
-
-
 class Replica:
     """An engine with its clock.
 
-    Sums over its life: `busy_s` in which a step was executing, `steps`, `prefill_tokens`, `output_tokens`.
+    Sums over its life: `idle_s` in which no step was executing, `steps`, `prefill_tokens`, `output_tokens`.
     """
 
     def __init__(
         self,
-        env: simpy.Environment,
+        env: Clock,
         config: EngineConfig,
         step_time: StepTimeModel,
         observer: Observer,
@@ -81,7 +69,7 @@ class Replica:
         self.scheduler = Scheduler(
             config, (BlockPool if exact else RunPool)(config.num_gpu_blocks, config.enable_prefix_caching)
         )
-        self.busy_s = 0.0
+        self.idle_s = 0.0
         self.steps = 0
         self.prefill_tokens = 0
         self.output_tokens = 0
@@ -95,9 +83,9 @@ class Replica:
         self._end_s = 0.0  # when the last scheduled step ends
         self._completions: deque[tuple[float, list[EngineRequest]]] = deque()  # last tokens in flight
         self._stretch: Stretch | None = None
-        self._stretch_steps = 0
+        self._points = 0  # schedule points until the stretch ends
         self._wake = StandingEvent(env, self._on_wake)
-        self._wake_s = self._wake_now = 0.0
+        self._wake_s = NEVER
         self._idle = True
 
     # -- what the fleet sees ------------------------------------------------------------------------------------------
@@ -114,14 +102,14 @@ class Replica:
 
     @property
     def kv_cache_usage(self) -> float:
-        """Share of usable KV blocks that requests hold now, 0..1. (A stretch that is over is carried out first.)"""
-        scheduler, stretch, steps = self.scheduler, self._stretch, 0
+        """Share of usable KV blocks that requests hold now, 0..1."""
+        scheduler, stretch = self.scheduler, self._stretch
+        steps = beyond = 0
         if stretch is not None:
-            steps = min(stretch.next_point(self.env.now), self._stretch_steps)
+            steps = min(stretch.next_point(self.env.now), self._points)
             if steps > stretch.steps:
-                self._take_stretch()
-                steps = 0
-        return scheduler.used_blocks_after(steps) / scheduler.pool.usable
+                beyond = scheduler.group.blocks_beyond_stop()
+        return (scheduler.used_blocks_after(steps) - beyond) / scheduler.pool.usable
 
     def submit(self, request: EngineRequest) -> None:
         """A request arrives now."""
@@ -132,60 +120,61 @@ class Replica:
             if not scheduler.blocked:  # the stretch ends at the next schedule point
                 now = self.env.now
                 point = stretch.next_point(now)
-                if point < self._stretch_steps:
-                    self._stretch_steps = point
-                    self._wake_at(stretch.point_s(point), now)
+                if point < self._points:
+                    self._points = point
+                    self._wake_at(stretch.point_s(point))
         elif self._idle:
             self._idle = False
-            now = self.env.now
-            self._wake_at(now, now)
+            self._wake_at(self.env.now)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which a step was executing, up to now."""
+        return min(self._end_s, self.env.now) - self.idle_s
 
     def settle(self) -> None:
-        """The run ends now: carry out what has been scheduled, and count as busy only the time that has passed."""
-        now, stretch = self.env.now, self._stretch
+        """The run ends now: carry out what has been scheduled."""
+        stretch = self._stretch
         if stretch is not None:
-            self._stretch_steps = min(stretch.next_point(now), self._stretch_steps)
-            self._take_stretch()
-        if self._end_s > now:
-            self.busy_s -= self._end_s - now
-            self._end_s = now
+            self._points = min(stretch.next_point(self.env.now), self._points)
+            self._take_stretch(stretch)
+            if self._points > stretch.steps and self.scheduler.group.size:
+                self._drain()
 
     # -- the clock ----------------------------------------------------------------------------------------------------
 
-    def _wake_at(self, at_s: float, now: float) -> None:
+    def _wake_at(self, at_s: float) -> None:
         """The next schedule point is at `at_s`; what was queued before is superseded."""
-        delay_s = at_s - now if at_s > now else 0.0
-        self._wake_s = at_s
-        self._wake_now = now + delay_s  # what SimPy's clock will show, rounding included
-        self.env.schedule(self._wake, AFTER_ARRIVALS, delay_s)
+        self._wake_s = self.env.schedule_at(self._wake, AFTER_ARRIVALS, at_s)
 
     def _on_wake(self, _: simpy.Event) -> None:
+        """Carry out what was planned, process outputs that are due, schedule, and set the next schedule point."""
         wake = self._wake
         wake.callbacks = wake.standing
         now = self.env.now
-        if now != self._wake_now or self._idle:
+        if now != self._wake_s:
             return
-        if self._stretch is not None:
-            self._take_stretch()
-        self._turn(self._wake_s, now)
-
-    def _turn(self, at_s: float, now: float) -> None:
-        """Process outputs that are due, schedule, and set the next schedule point.
-
-        `at_s` is the schedule point as reckoned here, `now` as SimPy's clock shows it (they differ by rounding).
-        """
-        scheduler = self.scheduler
-        if self._completions and self._completions[0][0] <= at_s:
-            self._complete(at_s)
+        scheduler, stretch = self.scheduler, self._stretch
+        if stretch is not None:
+            self._take_stretch(stretch)
+            if self._points > stretch.steps and scheduler.group.size:
+                if scheduler.roomy and not scheduler.waiting:  # nothing keeps that step out of the next stretch
+                    self._complete(now)
+                    self._begin_stretch(stretch.start_s)
+                    return
+                self._drain()
+        if self._completions:
+            self._complete(now)
         while scheduler.running or scheduler.waiting:
-            if (scheduler.blocked or not scheduler.waiting) and self._begin_stretch(at_s, now):
+            if (not scheduler.waiting or scheduler.blocked) and self._begin_stretch(now):
                 return
-            next_s = self._step(at_s)
-            if next_s > at_s:
-                if not self._begin_stretch(next_s, now):
-                    self._wake_at(next_s, now)
+            next_s = self._step(now)
+            if next_s > now:
+                if not self._begin_stretch(next_s):
+                    self._wake_at(next_s)
                 return
         self._idle = True
+        self._wake_s = NEVER
 
     def _complete(self, now: float) -> None:
         completions = self._completions
@@ -201,22 +190,26 @@ class Replica:
         Returns the next schedule point: now, if under async scheduling the next step can be queued at once.
         """
         out = self.scheduler.schedule()
-        before_s, batch = self._end_s, out.batch
-        for request in (*out.preempted, *out.paused) if out.preempted or out.paused else ():
-            if request.sampled and request.last_token_s < 0:
-                request.last_token_s = before_s
-        if not out.total_tokens:
+        before_s = start_s = self._end_s
+        if out.preempted or out.paused:
+            for request in (*out.preempted, *out.paused):
+                if request.sampled and request.last_token_s < 0:
+                    request.last_token_s = before_s
+        _, prefill_tokens, _, decode_seqs, _, sampled = batch = out.batch
+        if not prefill_tokens and not decode_seqs:
             if before_s <= now and not out.preempted:
                 raise SimulationError(self._stuck())
             return max(now, before_s)
-        duration_s = self._duration(batch)
-        self._end_s = end_s = (before_s if before_s > now else now) + duration_s
-        self.busy_s += duration_s
+        if before_s < now:
+            self.idle_s += now - before_s
+            start_s = now
+        self._end_s = end_s = start_s + self._duration(batch)
         self.steps += 1
-        self.prefill_tokens += batch.prefill_tokens
-        self.output_tokens += batch.sampled_seqs
+        self.prefill_tokens += prefill_tokens
+        self.output_tokens += sampled
         if out.decoding:
-            self._gaps((end_s - before_s, end_s - before_s, 1, out.decoding))
+            gap_s = end_s - before_s
+            self._gaps((gap_s, gap_s, 1, out.decoding))
         for request in out.first:
             self._first_token(request, end_s)
         for request in out.resumed:
@@ -225,9 +218,7 @@ class Replica:
             request.last_token_s = -1.0
         if out.finishing:
             self._completions.append((end_s, out.finishing))
-        if not self._async:
-            return end_s
-        return before_s if before_s > now else now
+        return start_s if self._async else end_s
 
     def _stuck(self) -> str:
         scheduler = self.scheduler
@@ -240,68 +231,57 @@ class Replica:
 
     # -- stretches ----------------------------------------------------------------------------------------------------
 
-    def _begin_stretch(self, start_s: float, now: float) -> bool:
+    def _begin_stretch(self, start_s: float) -> bool:
         """Look ahead from the schedule point `start_s`: if the steps from there only decode, plan them as one."""
         if self.exact:
             return False
         scheduler = self.scheduler
-        steps, drain = scheduler.decode_run()
+        steps, points = scheduler.decode_run()
         if not steps:
             return False
         group = scheduler.group
         size = group.size
         intercept_s, slope_s = self._decode_line(size)
-        self._stretch = stretch = Stretch(
-            start_s,
-            start_s if start_s > self._end_s else self._end_s,
-            steps,
-            intercept_s + slope_s * (group.offsets + size * (group.steps + 1)),
-            slope_s * size,
-            self._lag,
-        )
-        if drain:
-            steps += 1
-        self._stretch_steps = steps
-        self._wake_at(stretch.point_s(steps), now)
+        base_s = self._end_s
+        if base_s < start_s:
+            self.idle_s += start_s - base_s
+            base_s = start_s
+        first_s = intercept_s + slope_s * (group.offsets + size * (group.steps + 1))
+        self._stretch = stretch = Stretch(start_s, base_s, steps, first_s, slope_s * size, self._lag)
+        self._points = points
+        self._wake_s = self.env.schedule_at(self._wake, AFTER_ARRIVALS, stretch.point_s(points))
         return True
 
-    def _take_stretch(self) -> None:
+    def _take_stretch(self, stretch: Stretch) -> None:
         """Carry out the stretch up to where it was cut.
 
-        One step more than it has is the drain: under async scheduling, the step of the others that is scheduled
-        before the last tokens of those who stop have arrived.
+        One schedule point more than it has steps: under async scheduling the next step of the others is scheduled
+        before the last tokens of those who stop have arrived. That step is the first of the next stretch.
         """
-        stretch, scheduler = self._stretch, self.scheduler
-        assert stretch is not None
         self._stretch = None
-        steps = self._stretch_steps
-        drain = steps > stretch.steps
-        if drain:
-            steps -= 1
-        if not steps:
+        steps = self._points
+        if steps > stretch.steps:
+            steps = stretch.steps
+        elif not steps:
             return
+        scheduler = self.scheduler
         first_s, growth_s, size = stretch.first_s, stretch.growth_s, scheduler.group.size
-        elapsed_s = steps * (first_s + growth_s * 0.5 * (steps - 1))
-        self._end_s = end_s = stretch.base_s + elapsed_s
-        self.busy_s += elapsed_s
+        self._end_s = end_s = stretch.base_s + steps * (first_s + growth_s * 0.5 * (steps - 1))
         self.steps += steps
         self.output_tokens += steps * size
         self._gaps((first_s, first_s + (steps - 1) * growth_s, steps, size))
         leaving = scheduler.run_decode(steps)
         if leaving:
             self._completions.append((end_s, leaving))
-        if drain and scheduler.group.size:
-            self._drain()
 
     def _drain(self) -> None:
-        """One step of those who go on."""
+        """One step of those who go on, scheduled while the last tokens of others are in flight."""
         scheduler = self.scheduler
         group = scheduler.group
         size = group.size
         intercept_s, slope_s = self._decode_line(size)
         duration_s = intercept_s + slope_s * (group.offsets + size * (group.steps + 1))
         self._end_s += duration_s
-        self.busy_s += duration_s
         self.steps += 1
         self.output_tokens += size
         self._gaps((duration_s, duration_s, 1, size))

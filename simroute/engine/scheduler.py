@@ -10,16 +10,18 @@ blocks or budget run short dissolves the group and takes the literal path. The d
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from simroute.engine.blocks import NO_HIT, Hit, KVPool
 from simroute.engine.config import EngineConfig
 from simroute.engine.decode_group import DecodeGroup
-from simroute.engine.output import SchedulerOutput
+from simroute.engine.output import NOBODY, SchedulerOutput
 from simroute.engine.request_queue import FCFSQueue, PriorityQueue
 from simroute.engine.runs import RunPool
 from simroute.engine.sequence import EngineRequest
 from simroute.hardware.steptime import Batch
 
-NOBODY: list[EngineRequest] = []
+_by_admission = attrgetter("admission")
 
 
 class Scheduler:
@@ -50,12 +52,15 @@ class Scheduler:
         self._reserve_all = config.scheduler_reserve_full_isl
         self._threshold = config.long_prefill_token_threshold
         self._in_order = config.policy == "fcfs"
+        self._reconsiders = not self._in_order or self._threshold > 0  # an arrival: a new head, or smaller first chunks
+        self._max_model_len = config.max_model_len
         self._max_running = config.max_num_active_seqs or config.max_num_seqs
         self._watermark_blocks = int(config.watermark * config.num_gpu_blocks)
         self._lag = 1 if config.async_scheduling else 0  # tokens whose values are not yet known
         self._admissions = 0
         self.roomy = self._counting_pool is not None
-        self._demand_blocks = 0  # of all unfinished requests, each at its end
+        self._room_tokens = (pool.usable - self._watermark_blocks) * config.block_size
+        self._demand_tokens = 0  # of all unfinished requests, each at its end and with its last block full
         self._content_seen = False
         self._pauses = False  # somebody missed the last step
 
@@ -85,14 +90,14 @@ class Scheduler:
 
     def add(self, request: EngineRequest) -> None:
         """A request arrives: into WAITING."""
-        if request.stop_tokens > self.config.max_model_len:
-            request.stop_tokens = self.config.max_model_len
-        self._demand_blocks += -(-request.stop_tokens // self._block_size)
+        if request.stop_tokens > self._max_model_len:
+            request.stop_tokens = self._max_model_len
+        self._demand_tokens += request.stop_tokens + self._block_size
         if request.content_blocks:
             self._content_seen = True
-        if self.roomy and (self._content_seen or self._demand_blocks + self._watermark_blocks > self.pool.usable):
+        if self.roomy and (self._content_seen or self._demand_tokens > self._room_tokens):
             self._count_blocks()
-        if self._threshold or not self._in_order:  # a new head, or a smaller first chunk
+        if self._reconsiders:
             self.blocked = False
         self.waiting.push(request)
 
@@ -128,37 +133,49 @@ class Scheduler:
     def schedule(self) -> SchedulerOutput:
         """Decide one step: advance RUNNING, then admit from WAITING."""
         out = SchedulerOutput()
+        group = self.group
         threshold = self._prefill_threshold() if self._threshold else 0
         self.blocked = False
-        budget = self._advance_group(out, threshold) if self.group.size and not self._pauses else -1
-        literally = budget < 0
-        if literally:
-            self._dissolve_group()
-            budget = self._advance_literally(out, threshold)
-            self._note_pauses(out)
+        out.decoding = size = group.size
+        budget = self._max_tokens - size
+        together = self.roomy and budget >= 0 and not self.prefilling and not self._pauses
+        if together:
+            group.steps += 1
+        else:
+            budget = self._advance_group(out, threshold) if size and not self._pauses else -1
+            together = budget >= 0
+            if not together:
+                self._dissolve_group()
+                out.decoding = size = 0
+                budget = self._advance_literally(out, threshold)
+                self._note_pauses(out)
+        out.batch = batch = Batch(0, 0, 0, size, group.offsets + size * group.steps, size)
+        if out.scheduled:
+            out.batch = batch = self._carry_out(out, batch)
         if self.waiting and not out.preempted:
-            self._admit(out, threshold, budget)
-        self._close(out)
-        if literally and self._counting_pool is not None:
+            out.batch = self._admit(out, batch, threshold, budget)
+        if size and group.steps == group.next_stop:
+            out.finishing = [*self._leave(), *out.finishing]
+            out.finishing.sort(key=_by_admission)
+        if not together and self._counting_pool is not None:
             self._form_group()
         return out
 
     def update(self, finishing: list[EngineRequest]) -> None:
         """A step's tokens have arrived: the requests that got their last one leave and free their blocks."""
-        block_size = self._block_size
         for request in finishing:
-            self._demand_blocks -= -(-request.stop_tokens // block_size)
-            if request.running:
-                del self.running[request]
-                request.running = False
-                if not self.roomy:
-                    self.pool.register(request, (request.stop_tokens - 1) // block_size)
-                    self.pool.release(request)
-            else:  # preempted while its last token was in flight
+            self._demand_tokens -= request.stop_tokens + self._block_size
+            if not request.running:  # preempted while its last token was in flight
                 self.waiting.remove(request)
+                continue
+            del self.running[request]
+            request.running = False
+            if not self.roomy:
+                self.pool.register(request, (request.stop_tokens - 1) // self._block_size)
+                self.pool.release(request)
         if finishing:
             self.blocked = False
-            if not self.roomy and 2 * self._demand_blocks < self.pool.usable - self._watermark_blocks:
+            if not self.roomy and 2 * self._demand_tokens < self._room_tokens:
                 self._count_no_blocks()
 
     def _prefill_threshold(self) -> int:
@@ -176,10 +193,10 @@ class Scheduler:
         wanted = request.target_tokens - request.num_computed_tokens
         if 0 < threshold < wanted:
             wanted = threshold
-        return min(wanted, budget, self.config.max_model_len - request.num_computed_tokens - 1)
+        return min(wanted, budget, self._max_model_len - request.num_computed_tokens - 1)
 
     def _growth(self, request: EngineRequest, tokens: int) -> int:
-        slots = min(request.num_computed_tokens + tokens, self.config.max_model_len)
+        slots = min(request.num_computed_tokens + tokens, self._max_model_len)
         return max(-(-slots // self._block_size) - request.num_blocks, 0)
 
     def _known_tokens(self, request: EngineRequest) -> int:
@@ -188,6 +205,8 @@ class Scheduler:
 
     def _grant(self, out: SchedulerOutput, request: EngineRequest, tokens: int) -> None:
         """Allocate for `tokens` more tokens of a running request (the blocks are known to be free)."""
+        if not out.scheduled:
+            out.scheduled = {}
         out.scheduled[request] = tokens
         if self.roomy:
             return
@@ -198,6 +217,7 @@ class Scheduler:
     def _advance_literally(self, out: SchedulerOutput, threshold: int) -> int:
         """Go through RUNNING in order, preempting where blocks run out. Returns the budget left."""
         budget = self._max_tokens
+        preempted: list[EngineRequest] = []
         for request in list(self.running):
             if budget <= 0:
                 break
@@ -210,12 +230,14 @@ class Scheduler:
                 victim = self._victim()
                 budget += out.scheduled.pop(victim, 0)
                 self._preempt(victim)
-                out.preempted.append(victim)
+                preempted.append(victim)
             if not request.running:
                 out.preempted_itself = True
                 break
             self._grant(out, request, tokens)
             budget -= tokens
+        if preempted:
+            out.preempted = preempted
         return budget
 
     def _note_pauses(self, out: SchedulerOutput) -> None:
@@ -223,10 +245,12 @@ class Scheduler:
         self._pauses = False
         if len(out.scheduled) == len(self.running):
             return
-        for request in self.running:
-            if request.decoding and request not in out.scheduled and not request.drained:
-                request.paused = self._pauses = True
-                out.paused.append(request)
+        paused = [r for r in self.running if r.decoding and r not in out.scheduled and not r.drained]
+        for request in paused:
+            request.paused = True
+        if paused:
+            self._pauses = True
+            out.paused = paused
 
     def _victim(self) -> EngineRequest:
         if not self._in_order:
@@ -247,101 +271,122 @@ class Scheduler:
             self.prefilling.remove(request)
         self.waiting.push_back(request)
 
-    def _admit(self, out: SchedulerOutput, threshold: int, budget: int) -> None:
-        """Take from the head of WAITING while it fits; the first that does not fit blocks the rest."""
-        pool, waiting, running, block_size = self.pool, self.waiting, self.running, self._block_size
+    def _admit(self, out: SchedulerOutput, batch: Batch, threshold: int, budget: int) -> Batch:
+        """Take from the head of WAITING while it fits; the first that does not fit blocks the rest.
+
+        Returns `batch` with what they add to it.
+        """
+        waiting, running, roomy = self.waiting, self.running, self.roomy
+        seqs, prefill_tokens, pairs, decode_seqs, context, sampled = batch
+        start = 0
         while waiting and budget > 0:
             if len(running) >= self._max_running:
                 self.blocked = True
                 break
             request = waiting.head
-            total = request.target_tokens
-            if self._writes_for(request):
-                self._register_written()
-            hit = NO_HIT if self.roomy or not self._caching else pool.find(request, (total - 1) // block_size)
-            tokens = total - hit.blocks * block_size
+            target = tokens = request.target_tokens
+            hit = NO_HIT
+            if not roomy and self._caching:
+                if self._writes_for(request):
+                    self._register_written()
+                hit = self.pool.find(request, (target - 1) // self._block_size)
+                tokens -= hit.blocks * self._block_size
             if 0 < threshold < tokens:
                 tokens = threshold
             if tokens > budget:
                 if not self._chunked:
                     break
                 tokens = budget
-            if not self.roomy:
-                slots = total if self._reserve_all else hit.blocks * block_size + tokens
-                needed = -(-slots // block_size) - hit.blocks + hit.free  # hit blocks that are free now must be taken
-                if needed + (self._watermark_blocks if running else 0) > pool.free:
+            if not roomy:
+                if not self._fits(target, hit, tokens):
                     self.blocked = True
                     break
+                start = self._allocate(request, hit, tokens)
             waiting.pop_head()
-            self._start(out, request, hit, tokens)
             budget -= tokens
+            seqs += 1
+            prefill_tokens += tokens
+            pairs += tokens * start + tokens * (tokens + 1) // 2
+            running[request] = None
+            out.admitted[request] = tokens
+            self._admissions += 1
+            request.admission = self._admissions
+            request.running = True
+            request.num_computed_tokens = computed = start + tokens
+            if request.cached_tokens < 0:
+                request.cached_tokens = start
+                if self._caching:
+                    self.prefix_queries += target
+                    self.prefix_hits += start
+            if computed < target:
+                self.prefilling.append(request)
+            else:
+                sampled += 1
+                self._sample(out, request, computed)
+        return Batch(seqs, prefill_tokens, pairs, decode_seqs, context, sampled)
 
-    def _start(self, out: SchedulerOutput, request: EngineRequest, hit: Hit, tokens: int) -> None:
-        """Move a request to RUNNING with its hit blocks, and blocks for `tokens` tokens of prefill."""
-        pool, block_size = self.pool, self._block_size
-        hit_tokens = hit.blocks * block_size
-        computed = hit_tokens + tokens
-        if not self.roomy:
-            if hit.blocks:
-                pool.attach(request, hit)
-            pool.grow(request, -(-computed // block_size) - hit.blocks)
-            pool.register(request, computed // block_size)
-        self.running[request] = None
-        self.prefilling.append(request)
-        self._admissions += 1
-        request.running = True
-        request.admission = self._admissions
-        request.num_computed_tokens = hit_tokens
-        out.scheduled[request] = tokens
-        out.admitted[request] = hit_tokens
-        if request.cached_tokens < 0:
-            request.cached_tokens = hit_tokens
-            if self._caching:
-                self.prefix_queries += request.target_tokens
-                self.prefix_hits += hit_tokens
+    def _fits(self, target: int, hit: Hit, tokens: int) -> bool:
+        """Whether there are blocks to admit a request of `target` tokens with these hit blocks and `tokens` more."""
+        size = self._block_size
+        slots = target if self._reserve_all else hit.blocks * size + tokens
+        needed = -(-slots // size) - hit.blocks + hit.free  # hit blocks that are free now must be taken
+        return needed + (self._watermark_blocks if self.running else 0) <= self.pool.free
+
+    def _allocate(self, request: EngineRequest, hit: Hit, tokens: int) -> int:
+        """Give a request its hit blocks, and blocks for `tokens` tokens of prefill. Returns the tokens hit."""
+        pool, size = self.pool, self._block_size
+        if hit.blocks:
+            pool.attach(request, hit)
+        computed = hit.blocks * size + tokens
+        pool.grow(request, -(-computed // size) - hit.blocks)
+        pool.register(request, computed // size)
+        return hit.blocks * size
 
     # -- the group of decoding requests -----------------------------------------------------------------------------
 
-    def decode_run(self) -> tuple[int, bool]:
+    def decode_run(self) -> tuple[int, int]:
         """How many further steps only decode, with nobody admitted, finished or preempted before the last of them.
 
-        0 when the next step must be decided by `schedule()`: among others while a last token is still in flight. The
-        flag: those steps end in somebody's last, and one more step of the others is certain to follow while that last
-        token is in flight (under async scheduling; its request holds its seat and blocks, so WAITING stays blocked).
+        (0, 0) when the next step must be decided by `schedule()`: among others while a last token is still in flight.
+        The second number is how many steps are certain to be scheduled: under async scheduling one more, if those
+        steps end in somebody's last and there is room for one more step of the others while that last token is in
+        flight (its request holds its seat and blocks, so WAITING stays blocked).
         """
         group, waiting = self.group, self.waiting
         size = group.size
-        if not size or size != len(self.running) or (waiting and not self.blocked) or size > self._max_tokens:
-            return 0, False
+        if size != len(self.running) or not size or (waiting and not self.blocked) or size > self._max_tokens:
+            return 0, 0
         limit = group.next_stop - group.steps
         if self.roomy:
-            return limit, self.config.async_scheduling
+            return limit, limit + self._lag
         to_stop = limit
         hits_to_come = bool(waiting) and self._writes_for(waiting.head)
         if hits_to_come:  # look at the head again when there is more that it can hit
             limit = min(limit, group.steps_before_content(self._lag))
         steps = group.steps_within(self.pool.free, limit + 1)
         if steps <= limit:
-            return steps, False
-        return limit, limit == to_stop and not hits_to_come and self.config.async_scheduling
+            return steps, steps
+        return limit, limit + (self._lag if limit == to_stop and not hits_to_come else 0)
 
     def run_decode(self, steps: int) -> list[EngineRequest]:
         """Take `steps` steps as bounded by `decode_run`; returns the requests whose last token is in the last step."""
         group = self.group
         if not self.roomy and self._counting_pool is not None:
             self._counting_pool.take(group.blocks_for(steps))
-        group.steps += steps
-        return self._leave() if group.steps == group.next_stop else NOBODY
+        group.steps = reached = group.steps + steps
+        return self._leave() if reached == group.next_stop else NOBODY
 
     def _leave(self) -> list[EngineRequest]:
         """Members whose last token is scheduled leave the group, with what they wrote registered."""
         group = self.group
+        if self.roomy:
+            return group.pop_leaving()
         if len(group.writing) < sum(group.writing.values()):  # some write the same: who was first decides
             self._register_written()
         left = group.pop_leaving()
-        if not self.roomy:
-            for request in left:
-                self.pool.register(request, (request.num_computed_tokens - self._lag) // self._block_size)
+        for request in left:
+            request.num_blocks = self._blocks_of(request)
+            self.pool.register(request, (request.num_computed_tokens - self._lag) // self._block_size)
         return left
 
     def _advance_group(self, out: SchedulerOutput, threshold: int) -> int:
@@ -368,7 +413,6 @@ class Scheduler:
         if group_blocks and self._counting_pool is not None:
             self._counting_pool.take(group_blocks)
         group.steps += 1
-        out.decoding = group.size
         for request, tokens in chunks:
             if self._writes_for(request):
                 self._register_written(request.admission)
@@ -417,51 +461,43 @@ class Scheduler:
             if before_admission is None or step < group.steps or admission < before_admission:
                 self.pool.register(request, k + 1)
 
-    # -- the end of a step ------------------------------------------------------------------------------------------
-
-    def _close(self, out: SchedulerOutput) -> None:
-        """Advance what was scheduled, see who samples and who decodes from now on, and sum up the batch."""
-        group = self.group
-        decode_seqs = sampled = out.decoding
-        decode_context = group.context_tokens if decode_seqs else 0
-        if decode_seqs and group.steps == group.next_stop:
-            out.finishing.extend(self._leave())
-        prefill_seqs = prefill_tokens = prefill_pairs = 0
+    def _carry_out(self, out: SchedulerOutput, batch: Batch) -> Batch:
+        """Advance what was scheduled of RUNNING. Returns `batch` with what it adds."""
+        prefill_seqs, prefill_tokens, pairs, decode_seqs, context, sampled = batch
         for request, tokens in out.scheduled.items():
             start = request.num_computed_tokens
             request.num_computed_tokens = computed = start + tokens
             if tokens == 1 and start >= request.input_tokens:
                 decode_seqs += 1
-                decode_context += computed
+                context += computed
             else:
                 prefill_seqs += 1
                 prefill_tokens += tokens
-                prefill_pairs += tokens * start + tokens * (tokens + 1) // 2
+                pairs += tokens * start + tokens * (tokens + 1) // 2
             if computed >= request.target_tokens:
                 sampled += 1
-                request.target_tokens = computed + 1
+                if not request.decoding:
+                    self.prefilling.remove(request)
                 self._sample(out, request, computed)
-        if len(out.finishing) > 1:
-            out.finishing.sort(key=lambda request: request.admission)
-        out.total_tokens = prefill_tokens + decode_seqs
-        out.batch = Batch(prefill_seqs, prefill_tokens, prefill_pairs, decode_seqs, decode_context, sampled)
+        return Batch(prefill_seqs, prefill_tokens, pairs, decode_seqs, context, sampled)
 
     def _sample(self, out: SchedulerOutput, request: EngineRequest, computed: int) -> None:
-        if request.paused:
-            request.paused = False
-            out.resumed.append(request)
-        elif request.decoding:
-            out.decoding += 1
-        else:
+        """A request samples a token: its first, its first for a while, or one more."""
+        request.target_tokens = computed + 1
+        if not request.decoding:
             request.decoding = True
-            self.prefilling.remove(request)
             if request.sampled:
-                out.resumed.append(request)
+                out.resumed = [*out.resumed, request]
             else:
                 request.sampled = True
                 out.first.append(request)
+        elif request.paused:
+            request.paused = False
+            out.resumed = [*out.resumed, request]
+        else:
+            out.decoding += 1
         if computed >= request.stop_tokens - 1:
-            out.finishing.append(request)
+            out.finishing = [*out.finishing, request]
         elif self._counting_pool is not None:
             self.group.join(request)
 

@@ -118,21 +118,19 @@ class _Stepper:
         scheduler, names = self.scheduler, self.names
         out = scheduler.schedule()
         record.update(self._queues(record["step"]))
-        samples = [request for request in out.scheduled if request.decoding]
-        record["scheduled"] = {names[request.index]: tokens for request, tokens in out.scheduled.items()}
-        record["start"] = {
-            names[request.index]: request.num_computed_tokens - tokens for request, tokens in out.scheduled.items()
-        }
+        scheduled = {**out.scheduled, **out.admitted}
+        start = {request: request.num_computed_tokens - tokens for request, tokens in scheduled.items()}
+        samples = [request for request in scheduled if request.decoding]
+        record["scheduled"] = {names[request.index]: tokens for request, tokens in scheduled.items()}
+        record["start"] = {names[request.index]: tokens for request, tokens in start.items()}
         record["samples"] = self._ids(samples)
-        record["admitted"] = {names[request.index]: hit for request, hit in out.admitted.items()}
+        record["admitted"] = {names[request.index]: start[request] for request in out.admitted}
         record["preempted"] = self._ids(out.preempted)
         record["total_tokens"] = out.total_tokens
         if out.preempted:
             last = "self" if out.preempted_itself else "other"
             record["preempt_kind"] = ["other"] * (len(out.preempted) - 1) + [last]
-        record["blocks"] = {
-            names[request.index]: [block.block_id for block in request.blocks] for request in out.scheduled
-        }
+        record["blocks"] = {names[request.index]: [block.block_id for block in request.blocks] for request in scheduled}
         self.in_flight.append((out, record["samples"]))
 
 

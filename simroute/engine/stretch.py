@@ -35,12 +35,10 @@ class Stretch:
         elapsed_s = now_s - self.base_s
         if elapsed_s <= 0:
             return 1
-        # elapsed = first k + growth k (k - 1) / 2, solved for k; then corrected for rounding
+        # elapsed = k (linear + half k), solved for k; then corrected for rounding
         half = self.growth_s / 2
         linear = self.first_s - half
-        steps = int(2 * elapsed_s / (linear + sqrt(linear * linear + 4 * half * elapsed_s)))
-        while steps * (linear + half * steps) < elapsed_s:
-            steps += 1
-        while steps and (steps - 1) * (linear + half * (steps - 1)) >= elapsed_s:
+        steps = int(2 * elapsed_s / (linear + sqrt(linear * linear + 4 * half * elapsed_s))) + 1
+        if (steps - 1) * (linear + half * (steps - 1)) >= elapsed_s:
             steps -= 1
         return steps + self.lag

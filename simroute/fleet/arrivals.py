@@ -6,7 +6,8 @@ than a thousand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, repeat
 
 import numpy as np
 
@@ -53,36 +54,33 @@ class Arrivals:
 
     def __iter__(self) -> Iterator[EngineRequest]:
         trace = self.trace
-        classes, tiers, tenants = trace.class_names, trace.tier_names, trace.tenant_names
-        columns = (
-            trace.arrival_s,
-            trace.input_tokens,
-            trace.output_tokens,
-            trace.class_code,
-            trace.tier_code,
-            trace.tenant_code,
-            trace.priority,
-            trace.session,
-            trace.prefix_offsets[:-1],
-            self.kept_ids,
-        )
+        starts, ends = trace.prefix_offsets[:-1], trace.prefix_offsets[:-1] + self.kept_ids
+        names = [
+            (np.array(names, dtype=object), codes)
+            for names, codes in (
+                (trace.class_names, trace.class_code),
+                (trace.tier_names, trace.tier_code),
+                (trace.tenant_names, trace.tenant_code),
+            )
+        ]
+        nothing: Iterable[Sequence[int]] = repeat(())
         for start in range(0, len(trace), ROWS_AT_ONCE):
-            rows = zip(*(column[start : start + ROWS_AT_ONCE].tolist() for column in columns), strict=True)
-            for index, row in enumerate(rows, start):
-                arrival_s, prompt, answer, class_code, tier, tenant, priority, session, offset, ids = row
-                prefix = trace.prefix_ids[offset : offset + ids].tolist() if ids else ()
-                yield EngineRequest(
-                    index,
-                    arrival_s,
-                    prompt,
-                    answer,
-                    classes[class_code],
-                    tiers[tier],
-                    tenants[tenant],
-                    priority,
-                    session,
-                    prefix,
-                )
+            rows = slice(start, start + ROWS_AT_ONCE)
+            prefixes = nothing
+            if self.kept_ids[rows].any():
+                spans = zip(starts[rows].tolist(), ends[rows].tolist(), strict=True)
+                prefixes = (trace.prefix_ids[a:b].tolist() if b > a else () for a, b in spans)
+            yield from map(
+                EngineRequest,
+                count(start),
+                trace.arrival_s[rows].tolist(),
+                trace.input_tokens[rows].tolist(),
+                trace.output_tokens[rows].tolist(),
+                *(name[code[rows]].tolist() for name, code in names),
+                trace.priority[rows].tolist(),
+                trace.session[rows].tolist(),
+                prefixes,
+            )
 
     def describe(self, request: EngineRequest, block_size: int) -> None:
         """Restate a request's content ids for KV blocks of `block_size` tokens (one size divides the other)."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 
+import numpy as np
 import simpy
 from simpy.events import NORMAL
 
-from simroute.engine.replica import Replica, StandingEvent
+from simroute.engine.clock import Clock, StandingEvent
+from simroute.engine.replica import Replica
 from simroute.engine.sequence import EngineRequest
 from simroute.errors import SimulationError, UsageError
 from simroute.fleet.arrivals import Arrivals, check_block_size
@@ -76,10 +78,11 @@ class _Cluster:
         stop: Callable[[], bool] | None,
     ) -> None:
         self.trace = trace
-        self.env = env = simpy.Environment()
+        self.env = env = Clock()
         self.choose = policy.choose
         self.recorder = Recorder(trace)
         self.replica_of = self.recorder.replica
+        self.finish_s = self.recorder.finish_s
         self.first_token = self.recorder.first_token
         self.gaps = self.recorder.gaps
         self.pools = [pool for pool in pools for _ in range(pool.replicas)]  # by replica
@@ -110,15 +113,18 @@ class _Cluster:
         env = self.env
         if horizon_s is not None:
             deadline = env.timeout(max(horizon_s, 0.0))
-            env.run(until=self.over | deadline)
+            env.run_to(self.over | deadline)
         else:
-            env.run(until=self.over)
+            env.run_to(self.over)
         return float(env.now)
 
     def finished(self, request: EngineRequest, at_s: float) -> None:
         """See Observer: the router learns it at once, the response having passed through it."""
-        self.recorder.finished(request, at_s)
-        self.snapshots[self.replica_of[request.index]].in_flight -= 1
+        index = request.index
+        self.finish_s[index] = at_s
+        if request.cached_tokens or request.preemptions:
+            self.recorder.history(request)
+        self.snapshots[self.replica_of[index]].in_flight -= 1
         self.outstanding -= 1
         if not self.outstanding and not self.arriving:
             self._end()
@@ -130,10 +136,9 @@ class _Cluster:
         now = env.now
         request = self.next_request
         while request is not None:
-            wait_s = request.arrival_s - now
-            if wait_s > 0:
+            if request.arrival_s > now:
                 self.next_request = request
-                env.schedule(event, NORMAL, wait_s)
+                env.schedule_at(event, NORMAL, request.arrival_s)
                 return
             self._route(request)
             request = next(self.requests, None)
@@ -194,7 +199,7 @@ class _Cluster:
             trace=self.trace,
             policy=policy_name,
             seed=seed,
-            **recorder.columns(end_s),
+            **recorder.columns(end_s, np.array([engine.max_model_len for engine in self.engines])),
             reject_reasons=tuple(recorder.reject_reasons),
             itl=recorder.itl,
             timeline=self.sampler.timeline(),
@@ -209,7 +214,7 @@ class _Cluster:
         replica.settle()
         scheduler = replica.scheduler
         for request in (*scheduler.running, *scheduler.waiting):
-            self.recorder.unfinished(request)
+            self.recorder.history(request)
         return ReplicaTotals(
             replica=number,
             pool=pool.name,

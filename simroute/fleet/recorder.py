@@ -15,16 +15,14 @@ from simroute.workload.trace import Trace
 
 BUFFERED_GAPS = 1 << 15
 """Rows of gaps kept until they go into the histogram."""
-COMPLETED = int(Status.COMPLETED)
 
 
 class Recorder:
-    """One row a request (see FleetRun) and the pooled inter-token gaps; the `Observer` of every replica."""
+    """One row a request (see FleetRun) and the pooled inter-token gaps."""
 
     def __init__(self, trace: Trace) -> None:
         requests = len(trace)
         self._trace = trace
-        self._clipped: dict[int, int] = {}  # answers that max_model_len cuts short
         nan = array("d", [float("nan")])
         self.first_token_s = nan * requests
         self.finish_s = nan * requests
@@ -35,24 +33,14 @@ class Recorder:
         self.reject_code = array("b", [-1]) * requests
         self.reject_reasons: list[str] = []
         self.itl = ItlHistogram()
-        self._gaps = array("d")  # first_s, last_s, steps, seqs of one run of gaps after another
+        self._gaps: list[float] = []  # first_s, last_s, steps, seqs of one run of gaps after another
         self.gaps = self._gaps.extend  # see Observer: called for every stretch of steps
 
     def first_token(self, request: EngineRequest, at_s: float) -> None:
         """See Observer."""
         self.first_token_s[request.index] = at_s
 
-    def finished(self, request: EngineRequest, at_s: float) -> None:
-        """See Observer."""
-        index = request.index
-        self.finish_s[index] = at_s
-        self.status[index] = COMPLETED
-        if request.cached_tokens or request.preemptions:
-            self.unfinished(request)
-        if request.stop_tokens < request.input_tokens + request.max_tokens:
-            self._clipped[index] = request.stop_tokens - request.input_tokens
-
-    def unfinished(self, request: EngineRequest) -> None:
+    def history(self, request: EngineRequest) -> None:
         """What `request` has gone through so far."""
         self.cached_tokens[request.index] = max(request.cached_tokens, 0)
         self.preemptions[request.index] = request.preemptions
@@ -64,27 +52,31 @@ class Recorder:
         self.status[request.index] = Status.REJECTED
         self.reject_code[request.index] = self.reject_reasons.index(reason)
 
-    def columns(self, end_s: float) -> dict[str, Any]:
-        """FleetRun's columns; what would have happened after `end_s` has not happened."""
+    def columns(self, end_s: float, max_model_len: Ints) -> dict[str, Any]:
+        """FleetRun's columns; what would have happened after `end_s` has not happened.
+
+        `max_model_len`, by replica, cuts answers short.
+        """
         first_token_s = np.frombuffer(self.first_token_s, dtype=np.float64)
         first_token_s[first_token_s > end_s] = np.nan
+        finish_s = np.frombuffer(self.finish_s, dtype=np.float64)
+        status = np.frombuffer(self.status, dtype=np.int8)
+        completed = ~np.isnan(finish_s)
+        status[completed] = Status.COMPLETED
+        replica = np.frombuffer(self.replica, dtype=np.int32)
+        generated = self._trace.output_tokens.copy()
+        room = max_model_len[replica[completed]] - self._trace.input_tokens[completed]
+        generated[completed] = np.minimum(generated[completed], room)
         return {
             "first_token_s": first_token_s,
-            "finish_s": np.frombuffer(self.finish_s, dtype=np.float64),
-            "status": np.frombuffer(self.status, dtype=np.int8),
-            "replica": np.frombuffer(self.replica, dtype=np.int32),
+            "finish_s": finish_s,
+            "status": status,
+            "replica": replica,
             "preemptions": np.frombuffer(self.preemptions, dtype=np.int32),
             "cached_tokens": np.frombuffer(self.cached_tokens, dtype=np.int64),
             "reject_code": np.frombuffer(self.reject_code, dtype=np.int8),
-            "generated_tokens": self._generated_tokens(),
+            "generated_tokens": generated,
         }
-
-    def _generated_tokens(self) -> Ints:
-        if not self._clipped:
-            return self._trace.output_tokens
-        tokens = self._trace.output_tokens.copy()
-        tokens[list(self._clipped)] = list(self._clipped.values())
-        return tokens
 
     def flush(self, buffered: int = 0) -> None:
         """Put the buffered gaps into the histogram, if there are more than `buffered` rows of them."""
