@@ -155,6 +155,7 @@ class Memory(Part):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)]
     max_model_len: Count
     max_num_batched_tokens: Count
+    max_num_seqs: Count | None = None
 
 
 class Provenance(Part):

@@ -1,6 +1,6 @@
 """Calibration files: YAML that a person can read and compare, checked when read, written whole or not at all.
 
-Owns the layout <folder>/<gpu>/<model>/<scheme>[-tpN].yaml and where the shipped ones lie. Imports errors and
+Owns the layout <folder>/<gpu>/<model>/<scheme>[-tpN][-fp8kv].yaml and where the shipped ones lie. Imports errors and
 calibration; ruamel where it is used.
 """
 
@@ -108,15 +108,23 @@ def shipped() -> Path:
     return packaged if packaged.is_dir() else _PACKAGE.parent / "calibration"
 
 
-def calibration_path(folder: str | Path, model: str, scheme: str, gpu: str, tensor_parallel: int = 1) -> Path:
-    """Where `folder` keeps the calibration of these: <gpu>/<model>/<scheme>[-tpN].yaml, lowercase, without spaces."""
+def calibration_path(
+    folder: str | Path, model: str, scheme: str, gpu: str, tensor_parallel: int = 1, kv_cache_dtype: str = "auto"
+) -> Path:
+    """Where `folder` keeps the calibration of these: <gpu>/<model>/<scheme>[-tpN][-fp8kv].yaml.
+
+    Names are in lowercase, with dashes for spaces and slashes; a KV cache of 16 bits goes without saying.
+    """
     suffix = f"-tp{tensor_parallel}" if tensor_parallel > 1 else ""
+    suffix += "-fp8kv" if kv_cache_dtype.startswith("fp8") else ""
     return Path(folder) / _slug(gpu) / _slug(model) / f"{_slug(scheme)}{suffix}.yaml"
 
 
-def find_calibration(folder: str | Path, model: str, scheme: str, gpu: str, tensor_parallel: int = 1) -> Path | None:
+def find_calibration(
+    folder: str | Path, model: str, scheme: str, gpu: str, tensor_parallel: int = 1, kv_cache_dtype: str = "auto"
+) -> Path | None:
     """The file in `folder` for these names, by its place alone; None where there is none."""
-    path = calibration_path(folder, model, scheme, gpu, tensor_parallel)
+    path = calibration_path(folder, model, scheme, gpu, tensor_parallel, kv_cache_dtype)
     return path if path.is_file() else None
 
 
