@@ -19,21 +19,20 @@ ROUNDS = 30
 
 def nonnegative(matrix: Floats, target: Floats) -> Floats:
     """The x ≥ 0 that makes |matrix @ x - target| least; a column of zeros gets 0."""
-    from scipy.optimize import lsq_linear
+    from scipy.optimize import nnls
 
     size = np.linalg.norm(matrix, axis=0)
     used = size > 0
     found = np.zeros(matrix.shape[1])
     if used.any():
         rows, right = compressed(matrix[:, used] / size[used], target)
-        solution = lsq_linear(rows, right, bounds=(0, np.inf), method="bvls", tol=1e-12, lsq_solver="exact")
-        found[used] = np.maximum(solution.x, 0.0) / size[used]
+        found[used] = nnls(rows, right, maxiter=100 * matrix.shape[1])[0] / size[used]
     return found
 
 
 def compressed(matrix: Floats, target: Floats) -> tuple[Floats, Floats]:
     """As few rows as `matrix` has columns (and one more) that have the same least-squares solutions and residual."""
-    triangle: Floats = np.linalg.qr(np.column_stack([matrix, target]), mode="r")
+    triangle = np.asarray(np.linalg.qr(np.column_stack([matrix, target]), mode="r"))
     return triangle[:, :-1], triangle[:, -1]
 
 
