@@ -5,6 +5,7 @@
     ├── ScenarioError             a scenario file is wrong (carries every problem found)
     ├── TraceError                a trace file is missing, empty or unreadable
     ├── CatalogueError            unknown model, GPU, quantization scheme or price
+    ├── CalibrationError          a calibration or a measured run is unreadable, too small or of something else
     ├── CapacityError             a model does not fit in the memory it was given
     ├── SimulationError           the simulation cannot go on (for example, a request that can never run)
     └── OutputError               results cannot be written
@@ -46,6 +47,10 @@ class TraceError(SimrouteError):
 
 class CatalogueError(SimrouteError):
     """An unknown model, GPU, quantization scheme or price."""
+
+
+class CalibrationError(SimrouteError):
+    """A calibration file or a measured run is missing, unreadable, too small to fit, or of something else."""
 
 
 class CapacityError(SimrouteError):

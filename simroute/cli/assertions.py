@@ -1,6 +1,6 @@
 """Assertions on results: `ttft_p99 < 2s`, `quant_aware: slo_attainment >= 95%`.
 
-Owns the grammar and the list of metrics. Imports only errors.
+Owns the grammar, and the list of metrics of a run; other commands bring their own list. Imports only errors.
 """
 
 from __future__ import annotations
@@ -35,9 +35,12 @@ _NUMBER = re.compile(r"^(?P<dollar>\$?)\s*(?P<number>[-+]?(?:\d[\d,_]*\.?\d*|\.\
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 LABELS = ("STABLE", "BACKLOGGED", "OVERLOADED")
 
+Metrics = Mapping[str, tuple[tuple[str, ...], str]]
+"""Every metric by name: where it stands in a summary, and its dimension (seconds, share, usd, number or label)."""
 
-def _metrics() -> dict[str, tuple[tuple[str, ...], str]]:
-    """Every metric by name: where it stands in a policy's summary, and its dimension."""
+
+def _metrics() -> Metrics:
+    """The metrics of a policy's summary."""
     latencies = {f"{m}_{s}": ((f"{m}_s", s), "seconds") for m in ("ttft", "tpot", "itl", "e2e") for s in STATISTICS}
     requests = {
         f"requests.{name}": (("requests", name), "number")
@@ -69,51 +72,61 @@ METRICS = _metrics()
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """`metric op value`, for one policy or, with `policy` None, for each. `value` is in the summary's unit."""
+    """`metric op value`, for one policy or, with `policy` None, for each. `value` is in the summary's unit.
+
+    `keys` lead to the metric in a summary.
+    """
 
     text: str
     policy: str | None
     metric: str
+    keys: tuple[str, ...]
+    dimension: str
     op: str
     value: float | str
 
     def failures(self, summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """One line for each policy (label → summary) that the assertion does not hold for."""
-        keys, dimension = METRICS[self.metric]
         lines = []
         for label, summary in summaries.items():
             if self.policy not in (None, label):
                 continue
             observed: Any = summary
-            for key in keys:
+            for key in self.keys:
                 observed = None if observed is None else observed.get(key)
             if observed is None or not _OPERATORS[self.op](observed, self.value):
                 lines.append(
-                    f"assertion failed: {self.text}: {label} has {self.metric} = {_shown(observed, dimension)}"
+                    f"assertion failed: {self.text}: {label} has {self.metric} = {_shown(observed, self.dimension)}"
                 )
         return lines
 
 
-def parse(text: str, policies: Iterable[str]) -> Assertion:
-    """The assertion in `text`; `policies` are the labels of the run.
+def parse(
+    text: str,
+    policies: Iterable[str],
+    metrics: Metrics = METRICS,
+    *,
+    what: str = "policy",
+    examples: str = "'ttft_p99 < 2s' or 'random: gpu_busy > 50%'",
+) -> Assertion:
+    """The assertion in `text`; `policies` are the labels of the run, which are called `what`.
 
     Raises UsageError for another form, an unknown metric or policy, or a unit that does not belong to the metric.
     """
     found = _FORM.match(text)
     if not found:
-        raise UsageError(
-            f"--assert '{text}': must be METRIC OP VALUE, such as 'ttft_p99 < 2s' or 'random: gpu_busy > 50%'"
-        )
+        raise UsageError(f"--assert '{text}': must be METRIC OP VALUE, such as {examples}")
     policy, metric, op = found["policy"], found["metric"], found["op"]
     if op not in _OPERATORS:
         raise UsageError(f"--assert '{text}': {unknown('operator', op, _OPERATORS)}")
     known = list(policies)
     if policy is not None and policy not in known:
-        raise UsageError(f"--assert '{text}': {unknown('policy', policy, known)}")
-    if metric not in METRICS:
-        raise UsageError(f"--assert '{text}': {unknown('metric', metric, METRICS)}")
-    value = _value(text, found["value"], METRICS[metric][1], op)
-    return Assertion(text.strip(), policy, metric, op, value)
+        raise UsageError(f"--assert '{text}': {unknown(what, policy, known)}")
+    if metric not in metrics:
+        raise UsageError(f"--assert '{text}': {unknown('metric', metric, metrics)}")
+    keys, dimension = metrics[metric]
+    value = _value(text, found["value"], dimension, op)
+    return Assertion(text.strip(), policy, metric, keys, dimension, op, value)
 
 
 def _value(text: str, value: str, dimension: str, op: str) -> float | str:

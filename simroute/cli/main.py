@@ -13,7 +13,7 @@ import typer
 import typer.core
 
 from simroute import __version__, interrupt
-from simroute.cli import catalogue, scenario, trace
+from simroute.cli import calibrate, catalogue, scenario, trace
 from simroute.cli.run import EXIT_INTERRUPTED, run
 from simroute.errors import SimrouteError
 
@@ -50,6 +50,7 @@ app.command()(run)
 app.command()(scenario.check)
 app.command()(scenario.schema)
 app.add_typer(trace.app, name="trace")
+app.add_typer(calibrate.app, name="calibrate")
 app.add_typer(catalogue.app, name="catalogue")
 
 

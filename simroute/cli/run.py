@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 EXIT_ASSERTION = 99
 EXIT_INTERRUPTED = 130
+ReplicatesOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--replicates",
+        metavar="N",
+        min=0,
+        max=10_000,
+        help="Replay N times more with step times drawn within their error, for intervals.",
+    ),
+]
 _UNCHECKED = ", assertions were not checked"
 
 
@@ -37,6 +47,7 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="Print summary.json to stdout, and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")] = False,
+    replicates: ReplicatesOpt = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, say what would run.")] = False,
     assert_: Annotated[
         list[str] | None,
@@ -68,7 +79,7 @@ def run(
         typer.echo(_plan(built, labels))
         return
     with shown_progress(labels, hidden=quiet) as progress:
-        result = run_scenario(built, policy, seed=seed, exact=exact, progress=progress)
+        result = run_scenario(built, policy, seed=seed, exact=exact, replicates=replicates, progress=progress)
     if output:
         # What a scenario says of its own traces may be untrue of others.
         _store(output, result, description="" if trace else loaded.scenario.description)

@@ -1,8 +1,14 @@
-"""How long one engine iteration takes. Owns the seam `StepTimeModel`; imports only errors and units."""
+"""How long one engine iteration takes. Owns the seam `StepTimeModel`; imports only numpy."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+
+Basis = Literal["estimated", "measured", "composed", "proxy"]
+"""What a step time rests on: datasheets | steps of a real vLLM | kernel tables added up | kernels of which some are
+borrowed from another framework's ratios."""
 
 
 class Batch(NamedTuple):
@@ -34,8 +40,50 @@ class StepTimeModel(Protocol):
     def estimated(self) -> bool:
         """True until the model rests on a calibration."""
 
+    @property
+    def basis(self) -> Basis:
+        """What the model rests on."""
+
     def duration_s(self, batch: Batch) -> float:
         """Seconds one iteration of `batch` takes."""
 
     def decode_line(self, decode_seqs: int) -> tuple[float, float]:
         """(intercept_s, slope_s_per_context_token) of a step in which `decode_seqs` requests decode one token each."""
+
+    def drawn(self, rng: np.random.Generator) -> StepTimeModel:
+        """Another model that is as likely as this one, by what is known of its error."""
+
+
+class ScaledStepTime:
+    """A StepTimeModel whose every time is `factor` times that of `model`."""
+
+    def __init__(self, model: StepTimeModel, factor: float) -> None:
+        self._model = model
+        self._factor = factor
+        self._lines: dict[int, tuple[float, float]] = {}
+
+    @property
+    def estimated(self) -> bool:
+        """As of the model."""
+        return self._model.estimated
+
+    @property
+    def basis(self) -> Basis:
+        """As of the model."""
+        return self._model.basis
+
+    def duration_s(self, batch: Batch) -> float:
+        """Seconds one iteration of `batch` takes."""
+        return self._factor * self._model.duration_s(batch)
+
+    def decode_line(self, decode_seqs: int) -> tuple[float, float]:
+        """(intercept_s, slope_s_per_context_token) of a step in which `decode_seqs` requests decode one token each."""
+        line = self._lines.get(decode_seqs)
+        if line is None:
+            intercept_s, slope_s = self._model.decode_line(decode_seqs)
+            line = self._lines[decode_seqs] = (self._factor * intercept_s, self._factor * slope_s)
+        return line
+
+    def drawn(self, rng: np.random.Generator) -> StepTimeModel:
+        """A draw around the model itself, at the same scale."""
+        return ScaledStepTime(self._model.drawn(rng), self._factor)

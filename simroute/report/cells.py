@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from simroute.report.text import lost, milliseconds, number, percent, state, usd
+from simroute.report.text import BASES, UNKNOWN, lost, milliseconds, number, percent, ranged, state, usd
 from simroute.results.compare import Summary, floor_kept, meets
 
 
@@ -47,15 +47,16 @@ _NEAR = 0.05
 def comparison(ranked: Sequence[Summary], target: float) -> Grid:
     """One row a policy, best first, with the numbers that decide."""
     columns: list[tuple[Header, Callable[[Summary], Cell]]] = [
-        (Header("within targets"), lambda s: attainment(s["slo_attainment"], target)),
-        (Header("USD a month"), lambda s: Cell(usd(s["cost_usd_per_month"]))),
+        (Header("within targets"), lambda s: _attained(s, target)),
+        *([(Header("replicates within"), _meeting)] if any("replicates" in s for s in ranked) else []),
+        (Header("USD a month"), _number("cost_usd_per_month", usd)),
         (Header("state"), lambda s: Cell(state(s), STATE_TONES[s["stability"]])),
         *_latency("TTFT, s", "ttft_s", number),
         *_latency("TPOT, ms", "tpot_s", milliseconds),
         *_latency("ITL, ms", "itl_s", milliseconds),
         *_latency("E2E, s", "e2e_s", number),
-        (Header("goodput", "per second"), lambda s: Cell(number(s["goodput_rps"]))),
-        (Header("tokens out", "per second"), lambda s: Cell(number(s["output_tokens_per_s"]))),
+        (Header("goodput", "per second"), _number("goodput_rps", number)),
+        (Header("tokens out", "per second"), _number("output_tokens_per_s", number)),
         (Header("not answered"), lambda s: Cell(f"{lost(s):,}", "warn" if lost(s) else "")),
         (Header("preemptions"), lambda s: Cell(f"{s['preemptions']:,}")),
         (Header("quality"), lambda s: Cell(number(s["quality"]["mean"]))),
@@ -65,7 +66,7 @@ def comparison(ranked: Sequence[Summary], target: float) -> Grid:
         (Header("mean", "KV use"), lambda s: _filled(s["kv_usage"]["mean"])),
         (Header("p99", "KV use"), lambda s: _filled(s["kv_usage"]["p99"])),
         (Header("prefix hits"), lambda s: Cell(percent(s["prefix_hit_rate"]))),
-        (Header("tokens out", "USD per 1M"), lambda s: Cell(usd(s["cost_usd_per_1m_output_tokens"]))),
+        (Header("tokens out", "USD per 1M"), _number("cost_usd_per_1m_output_tokens", usd)),
     ]
     rows = [[_name(s, target), *(cell(s) for _, cell in columns)] for s in ranked]
     return Grid("Policies, best first", [Header("policy"), *(header for header, _ in columns)], rows)
@@ -95,7 +96,7 @@ def pools(summary: Summary) -> Grid:
     """The pools as one policy used them."""
     names = ("pool", "GPU", "replicas", "GPUs", "requests", "GPU busy")
     headers = [*map(Header, names), Header("mean", "KV use"), Header("p99", "KV use"), Header("prefix hits")]
-    headers += [Header("state"), Header("USD a month"), Header("tokens out", "USD per 1M")]
+    headers += [Header("state"), Header("step times"), Header("USD a month"), Header("tokens out", "USD per 1M")]
     rows = [
         [
             Cell(name),
@@ -108,12 +109,19 @@ def pools(summary: Summary) -> Grid:
             _filled(pool["kv_usage"]["p99"]),
             Cell(percent(pool["prefix_hit_rate"])),
             Cell(state(pool), STATE_TONES[pool["stability"]]),
+            _basis(pool),
             Cell(usd(pool["cost_usd_per_month"])),
             Cell(usd(pool["cost_usd_per_1m_output_tokens"])),
         ]
         for name, pool in summary["by_pool"].items()
     ]
     return Grid(str(summary["policy"]), headers, rows)
+
+
+def _basis(pool: Mapping[str, Any]) -> Cell:
+    """What a pool's step times rest on, and whether its load went beyond what was measured."""
+    basis = BASES.get(pool["basis"], pool["basis"] or UNKNOWN)
+    return Cell(f"{basis}, extrapolated", "warn") if pool["extrapolated"] else Cell(basis)
 
 
 def attainment(share: float | None, target: float) -> Cell:
@@ -136,9 +144,24 @@ def _latency(
     """p50, p90 and p99 of one latency."""
 
     def column(point: str) -> tuple[Header, Callable[[Summary], Cell]]:
-        return Header(point, group), lambda summary: Cell(form(summary[key][point]))
+        return Header(point, group), _number(f"{key}.{point}", form)
 
     return [column(point) for point in ("p50", "p90", "p99")]
+
+
+def _number(name: str, form: Callable[[float | None], str]) -> Callable[[Summary], Cell]:
+    """The cell of the number called `name`, with its interval where there is one."""
+    return lambda summary: Cell(ranged(form, summary, name))
+
+
+def _attained(summary: Summary, target: float) -> Cell:
+    return attainment(summary["slo_attainment"], target)._replace(text=ranged(percent, summary, "slo_attainment"))
+
+
+def _meeting(summary: Summary) -> Cell:
+    """In how many replicates the policy met the targets."""
+    found = summary.get("replicates")
+    return Cell(f"{found['meets_targets']} of {found['count']}" if found else UNKNOWN)
 
 
 def _name(summary: Summary, target: float) -> Cell:

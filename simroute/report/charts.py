@@ -60,7 +60,7 @@ def _cdfs(data: ReportInput) -> Iterator[Chart]:
         curves = [cdf(_column(t, key), n) for t, n in zip(times, arrived, strict=True)]
         targets = _targets(data.slo, key)
         layout = {
-            "xaxis": _log_axis([*(x for curve in curves if len(curve.x) for x in (curve.x[0], curve.x[-1])), *targets]),
+            "xaxis": log_axis([*(x for curve in curves if len(curve.x) for x in (curve.x[0], curve.x[-1])), *targets]),
             "yaxis": {"tickformat": ".0%", "range": [0, 1.01]},
             "shapes": [_target_line(limit_s) for limit_s in targets],
         }
@@ -73,7 +73,7 @@ def _loads(data: ReportInput) -> Iterator[Chart]:
     end_s = max((float(run.timeline.t_s.max(initial=0.0)) for _, run in data.results), default=0.0)
     traffic_s = max((float(run.trace.arrival_s.max(initial=0.0)) for _, run in data.results), default=0.0)
     shown_s = min(end_s, _LONGEST_DRAIN * traffic_s) or end_s
-    unit_s, unit = _time_unit(shown_s)
+    unit_s, unit = time_unit(shown_s)
     note = f"first {shown_s / unit_s:.3g} of {end_s / unit_s:.3g} {unit}" if shown_s < end_s else ""
     for key, title in _LOADS:
         curves = [Curve(each.t_s / unit_s, _samples(each, key)) for each in loads]
@@ -92,12 +92,12 @@ def _bars(data: ReportInput) -> Iterator[Chart]:
     names = ["all policies"] if len(bills) == 1 else [s["policy"] for s in summaries]
     layout: dict[str, Any] = {"xaxis": {"tickprefix": "$", "tickformat": "~s"}}
     shown = summaries[: len(names)]
-    figure = _stacked(shown, names, "cost_usd_per_month", layout, "$%{x:,.0f} a month")
-    yield Chart("cost", "cost", "Cost by pool", "USD a month", figure)
+    stacked = _stacked(shown, names, "cost_usd_per_month", layout, "$%{x:,.0f} a month")
+    yield Chart("cost", "cost", "Cost by pool", "USD a month", stacked)
     layout = {"xaxis": {"tickformat": ".0%", "range": [0, 1], "dtick": 0.25}}
     policies = [s["policy"] for s in summaries]
-    figure = _stacked(summaries, policies, "requests_share", layout, "%{x:.1%} of requests")
-    yield Chart("cost", "share", "Which pool answered", "share of requests", figure)
+    stacked = _stacked(summaries, policies, "requests_share", layout, "%{x:.1%} of requests")
+    yield Chart("cost", "share", "Which pool answered", "share of requests", stacked)
 
 
 def _lines(data: ReportInput, curves: Sequence[Curve], layout: dict[str, Any], hover: str) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _lines(data: ReportInput, curves: Sequence[Curve], layout: dict[str, Any], h
         }
         for policy in reversed(ranked)
     ]
-    return _figure(traces, layout)
+    return figure(traces, layout)
 
 
 def _stacked(
@@ -138,18 +138,18 @@ def _stacked(
         for i, pool in enumerate(pools)
     ]
     fixed = {"barmode": "stack", "showlegend": True, "yaxis": {"autorange": "reversed"}}
-    return _figure(traces, layout | fixed | {"bargap": 0.35 if len(names) > 1 else 0.7})
+    return figure(traces, layout | fixed | {"bargap": 0.35 if len(names) > 1 else 0.7})
 
 
-def _figure(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> dict[str, Any]:
-    """Checked by plotly; without its default theme, which the page replaces."""
+def figure(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> dict[str, Any]:
+    """A figure as plotly's JSON: checked by plotly, without its default theme, which the page replaces."""
     import plotly.graph_objects as go
 
     base = {"template": go.layout.Template(), "showlegend": False, "margin": {"l": 8, "r": 12, "t": 8, "b": 8}}
-    figure = go.Figure(data=list(traces), layout=base | dict(layout))
-    figure.update_xaxes(automargin=True)
-    figure.update_yaxes(automargin=True)
-    decoded: dict[str, Any] = json.loads(figure.to_json())
+    drawn = go.Figure(data=list(traces), layout=base | dict(layout))
+    drawn.update_xaxes(automargin=True)
+    drawn.update_yaxes(automargin=True)
+    decoded: dict[str, Any] = json.loads(drawn.to_json())
     return decoded
 
 
@@ -174,7 +174,7 @@ def _target_line(limit_s: float) -> dict[str, Any]:
     return {"type": "line", "x0": limit_s, "x1": limit_s, "yref": "paper", "y0": 0, "y1": 1, "line": line}
 
 
-def _log_axis(seconds: Sequence[float]) -> dict[str, Any]:
+def log_axis(seconds: Sequence[float]) -> dict[str, Any]:
     """A logarithmic axis over these values, labelled at 1, 2, 5 of each decade, or at decades alone where many."""
     positive = [value for value in seconds if value > 0] or [1.0]
     low, high = math.log10(min(positive)), math.log10(max(positive))
@@ -189,7 +189,7 @@ def _log_axis(seconds: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _time_unit(duration_s: float) -> tuple[float, str]:
+def time_unit(duration_s: float) -> tuple[float, str]:
     """The unit of the time axis: (seconds, name)."""
     return (3600.0, "h") if duration_s > 7200 else (60.0, "min") if duration_s > 180 else (1.0, "s")
 

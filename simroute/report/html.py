@@ -12,7 +12,17 @@ from typing import Any
 from simroute.report import cells
 from simroute.report.charts import charts, colours
 from simroute.report.inputs import ReportInput
-from simroute.report.text import ESTIMATED, collected_notes, milliseconds, number, percent, traffic, usd
+from simroute.report.text import (
+    ESTIMATED,
+    collected_notes,
+    milliseconds,
+    number,
+    percent,
+    ranged,
+    replicated,
+    traffic,
+    usd,
+)
 from simroute.results.compare import Summary, answer, rank
 
 
@@ -44,6 +54,7 @@ def _context(data: ReportInput) -> dict[str, Any]:
         "best": ranked[0]["policy"] if ranked else "",
         "target": f"{100 * data.target:g}%",
         "targets": {name: str(slo) for name, slo in data.slo.items()},
+        "replicated": replicated(summaries),
         "comparison": cells.comparison(ranked, data.target),
         "by_class": [cells.attainment_by_class(ranked, data.target), cells.quality_by_class(ranked, data.target)],
         "pools": [cells.pools(summary) for summary in ranked],
@@ -64,6 +75,8 @@ def _badges(summaries: list[Summary]) -> list[cells.Cell]:
         badges.append(cells.Cell("interrupted: partial results", "bad"))
     if any(summary["estimated"] for summary in summaries):
         badges.append(cells.Cell(f"estimated: {ESTIMATED}", "warn"))
+    if any(summary["extrapolated"] for summary in summaries):
+        badges.append(cells.Cell("extrapolated: some load lies beyond what was measured, see the notes", "warn"))
     if any(summary["extrapolated_month"] for summary in summaries):
         badges.append(cells.Cell("month extrapolated from less than a week of traffic", ""))
     return badges
@@ -72,10 +85,10 @@ def _badges(summaries: list[Summary]) -> list[cells.Cell]:
 def _tiles(best: Summary) -> list[tuple[str, str]]:
     """The best policy in six numbers: (name, value)."""
     return [
-        ("USD a month", usd(best["cost_usd_per_month"])),
-        ("within targets", percent(best["slo_attainment"])),
-        ("p99 TTFT", _with_unit(number(best["ttft_s"]["p99"]), "s")),
-        ("p99 TPOT", _with_unit(milliseconds(best["tpot_s"]["p99"]), "ms")),
+        ("USD a month", ranged(usd, best, "cost_usd_per_month")),
+        ("within targets", ranged(percent, best, "slo_attainment")),
+        ("p99 TTFT", _with_unit(ranged(number, best, "ttft_s.p99"), "s")),
+        ("p99 TPOT", _with_unit(ranged(milliseconds, best, "tpot_s.p99"), "ms")),
         ("expected quality", number(best["quality"]["mean"])),
         ("GPUs", _gpus(best["by_pool"])),
     ]

@@ -10,7 +10,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simroute.report.text import ESTIMATED, ESTIMATED_MARK, collected_notes, milliseconds, number, percent, state, usd
+from simroute.report.text import (
+    ESTIMATED,
+    ESTIMATED_MARK,
+    collected_notes,
+    milliseconds,
+    number,
+    percent,
+    ranged,
+    replicated,
+    state,
+    usd,
+)
 from simroute.results.compare import TARGET_ATTAINMENT, Summary, answer, floor_kept, meets, rank
 
 Column: TypeAlias = tuple[str, Callable[[Summary], str]]
@@ -33,7 +44,7 @@ def print_results(
         console = Console(file=file, highlight=False, width=PLAIN_WIDTH, color_system=None)
     console.print(Text(answer(summaries, target), style="bold"))
     ranked = rank(summaries, target)
-    for title, columns in _TABLES:
+    for title, columns in _tables(ranked):
         for table in _fitting(console, title, columns, ranked, target):
             console.print(table)
     for line in (*_legend(ranked, target), *collected_notes(ranked, notes)):
@@ -74,13 +85,15 @@ def _legend(summaries: Sequence[Summary], target: float) -> Iterator[str]:
         yield f"  {target:.0%} of the answers from variants that reach their class's quality floor (floor kept)"
     if any(s["estimated"] for s in summaries):
         yield f"{ESTIMATED_MARK} {ESTIMATED}"
+    if explained := replicated(summaries):
+        yield explained
 
 
 def _latency(label: str, key: str, form: Callable[[float | None], str]) -> list[Column]:
     """p50, p90 and p99 of one latency; the first of the three headers carries the name."""
 
     def column(header: str, point: str) -> Column:
-        return f"{header}\n{point}", lambda summary: form(summary[key][point])
+        return f"{header}\n{point}", lambda summary: ranged(form, summary, f"{key}.{point}")
 
     return [column(label, "p50"), column("", "p90"), column("", "p99")]
 
@@ -92,9 +105,9 @@ _LATENCY: list[Column] = [
     *_latency("ITL ms", "itl_s", milliseconds),
 ]
 _SERVICE: list[Column] = [
-    ("within\ntargets", lambda s: percent(s["slo_attainment"])),
-    ("goodput\nreq/s", lambda s: number(s["goodput_rps"])),
-    ("output\ntokens/s", lambda s: number(s["output_tokens_per_s"])),
+    ("within\ntargets", lambda s: ranged(percent, s, "slo_attainment")),
+    ("goodput\nreq/s", lambda s: ranged(number, s, "goodput_rps")),
+    ("output\ntokens/s", lambda s: ranged(number, s, "output_tokens_per_s")),
     ("\nstate", state),
     ("\ncompleted", lambda s: f"{s['requests']['completed']:,}"),
     ("\nrejected", lambda s: f"{s['requests']['rejected']:,}"),
@@ -103,8 +116,8 @@ _SERVICE: list[Column] = [
 ]
 _COST: list[Column] = [
     ("\nGPUs", lambda s: str(s["gpus"])),
-    ("USD\na month", lambda s: usd(s["cost_usd_per_month"])),
-    ("USD per 1M\noutput tokens", lambda s: usd(s["cost_usd_per_1m_output_tokens"])),
+    ("USD\na month", lambda s: ranged(usd, s, "cost_usd_per_month")),
+    ("USD per 1M\noutput tokens", lambda s: ranged(usd, s, "cost_usd_per_1m_output_tokens")),
     ("\nquality", lambda s: number(s["quality"]["mean"])),
     ("floor\nkept", lambda s: percent(floor_kept(s))),
     ("GPU\nbusy", lambda s: percent(s["gpu_busy"])),
@@ -112,4 +125,10 @@ _COST: list[Column] = [
     ("\np99", lambda s: percent(s["kv_usage"]["p99"])),
     ("prefix\nhits", lambda s: percent(s["prefix_hit_rate"])),
 ]
-_TABLES = (("Latency", _LATENCY), ("Service", _SERVICE), ("Fleet and cost", _COST))
+_MEETING: Column = ("replicates\nwithin", lambda s: f"{s['replicates']['meets_targets']}/{s['replicates']['count']}")
+
+
+def _tables(summaries: Sequence[Summary]) -> list[tuple[str, list[Column]]]:
+    """The tables to print: titles and columns."""
+    meeting = [_MEETING] if summaries and all("replicates" in s for s in summaries) else []
+    return [("Latency", _LATENCY), ("Service", [*_SERVICE[:1], *meeting, *_SERVICE[1:]]), ("Fleet and cost", _COST)]

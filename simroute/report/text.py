@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from simroute.results import compare
 from simroute.results.compare import Summary
+from simroute.results.intervals import LEVEL, value_at
 from simroute.results.run import FleetRun
 
 UNKNOWN = "-"
 ESTIMATED_MARK = "≈"
 ESTIMATED = "step times are estimated by a roofline model, not calibrated on this hardware"
+BASES = {"estimated": f"{ESTIMATED_MARK} estimated", "proxy": "composed, by proxy"}
+"""What a pool's step times rest on, where the word itself would not be understood."""
 
 
 def number(value: float | None, scale: float = 1.0) -> str:
@@ -39,6 +42,24 @@ def usd(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     return f"${value:,.2f}" if value < 100 else f"${value:,.0f}"
+
+
+def ranged(form: Callable[[float | None], str], summary: Summary, name: str) -> str:
+    """The number called `name` in a summary, such as `ttft_s.p99`, and its interval where replicates gave one."""
+    text = form(value_at(summary, name))
+    interval = summary.get("intervals", {}).get(name)
+    return text if interval is None else f"{text} [{form(interval[0])}, {form(interval[1])}]"
+
+
+def replicated(summaries: Sequence[Summary]) -> str:
+    """What the intervals of these summaries are, in one sentence; empty where there are none."""
+    counts = sorted({summary["replicates"]["count"] for summary in summaries if "replicates" in summary})
+    if not counts:
+        return ""
+    return (
+        f"[low, high]: {LEVEL:.0%} of {' or '.join(map(str, counts))} replicates with step times "
+        f"drawn anew within their error; {UNKNOWN} where an overloaded one leaves no bound"
+    )
 
 
 def span(duration_s: float) -> str:

@@ -101,8 +101,22 @@ def _shortfall(summary: Summary, target: float) -> str:
 
 def _outcome(summary: Summary) -> str:
     ttft_s = summary["ttft_s"]["p99"]
-    p99 = "p99 TTFT unknown" if ttft_s is None else f"p99 TTFT {ttft_s:.3g} s"
-    return f"{p99}, {percent(summary['slo_attainment'])} of requests within their targets"
+    p99 = "p99 TTFT unknown" if ttft_s is None else f"p99 TTFT {ttft_s:.3g} s{_between(summary)}"
+    return f"{p99}, {percent(summary['slo_attainment'])} of requests within their targets{_meeting(summary)}"
+
+
+def _between(summary: Summary) -> str:
+    """The interval of the p99 TTFT, where there is one."""
+    low_s, high_s = summary.get("intervals", {}).get("ttft_s.p99", (None, None))
+    if low_s is None:
+        return ""
+    return f" [{low_s:.3g}, {high_s:.3g}]" if high_s is not None else f" [{low_s:.3g} or more]"
+
+
+def _meeting(summary: Summary) -> str:
+    """In how many replicates the targets were met, where there were any."""
+    found = summary.get("replicates")
+    return f"; targets met in {found['meets_targets']} of {found['count']} replicates" if found else ""
 
 
 def _p99_ttft_s(summary: Summary) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simroute.results.extrapolation import StepTimes, extrapolated
 from simroute.results.latency import (
     PERCENTILES,
     Latencies,
@@ -31,18 +32,23 @@ Quality = Callable[[str, str], tuple[float, float, float] | None]
 Bools = NDArray[np.bool_]
 
 NO_FLOORS: Mapping[str, float] = MappingProxyType({})
+NO_STEP_TIMES: Mapping[str, StepTimes] = MappingProxyType({})
 SIGNIFICANT_DIGITS = 9
 _OVERLOADED_TOP = 0.5
 
 
 def summarise(
-    run: FleetRun, slo: Mapping[str, Slo], quality: Quality, quality_floor: Mapping[str, float] = NO_FLOORS
+    run: FleetRun,
+    slo: Mapping[str, Slo],
+    quality: Quality,
+    quality_floor: Mapping[str, float] = NO_FLOORS,
+    step_times: Mapping[str, StepTimes] = NO_STEP_TIMES,
 ) -> dict[str, Any]:
     """Everything summary.json says about `run`; the same run gives the same dict, to the last digit.
 
     `slo` maps a request class (or `default`) to its targets, `quality_floor` each class that has one to the least mean
-    quality (0..1) it accepts. Numbers are rounded to `SIGNIFICANT_DIGITS`; what is undefined (no completed request,
-    say) is None, never NaN.
+    quality (0..1) it accepts, `step_times` a pool to what its step times rest on. Numbers are rounded to
+    `SIGNIFICANT_DIGITS`; what is undefined (no completed request, say) is None, never NaN.
     """
     times = latencies(run)
     arrived = run.trace.arrival_s <= run.end_s
@@ -51,10 +57,13 @@ def summarise(
     top = _sound_top(run, times, arrived, label)
     completed_tokens = _completed_tokens(run)
     gpu_seconds = sum(r.gpus for r in run.replicas) * run.end_s
+    beyond = extrapolated(run, step_times)
+    beyond_range = [f"pool {pool}: {reason}" for pool, reasons in beyond.items() for reason in reasons]
     summary = {
         "policy": run.policy,
         "stability": str(label),
         "estimated": any(r.estimated for r in run.replicas),
+        "extrapolated": beyond_range,
         "interrupted": run.interrupted,
         "extrapolated_month": _traffic_s(run) < SECONDS_PER_WEEK,
         "duration_s": run.end_s,
@@ -74,9 +83,9 @@ def summarise(
         "quality": _quality(run, quality, quality_floor),
         "by_class": _by_group(run, times, met, arrived, top, run.trace.class_code, run.trace.class_names),
         "by_tier": _by_group(run, times, met, arrived, top, run.trace.tier_code, run.trace.tier_names),
-        "by_pool": _by_pool(run),
+        "by_pool": _by_pool(run, step_times, beyond),
     }
-    summary["notes"] = _notes(run, label, top)
+    summary["notes"] = [*_notes(run, label, top), *(f"extrapolated: {line}" for line in beyond_range)]
     return rounded(summary)  # type: ignore[no-any-return]
 
 
@@ -253,7 +262,7 @@ def _by_group(
     return groups
 
 
-def _by_pool(run: FleetRun) -> dict[str, Any]:
+def _by_pool(run: FleetRun, step_times: Mapping[str, StepTimes], beyond: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Size, work and cost of each pool; `requests_share` and `output_tokens` are those of completed requests."""
     served = _served(run).sum(axis=1)
     completed_tokens = _completed_tokens(run)
@@ -268,6 +277,8 @@ def _by_pool(run: FleetRun) -> dict[str, Any]:
             "gpus": sum(r.gpus for r in members),
             "stability": str(labels[name]),
             "estimated": any(r.estimated for r in members),
+            "basis": step_times[name].basis if name in step_times else None,
+            "extrapolated": list(beyond.get(name, ())),
             "requests_share": _ratio(served[positions].sum(), served.sum()),
             "output_tokens": tokens,
             "preemptions": sum(r.preemptions for r in members),

@@ -1,6 +1,6 @@
 """A scenario as the simulator takes it: one trace, pools of replicas, policies, targets and what is assumed.
 
-May import everything below this room and, of it, models, quality and variants.
+May import everything below this room and, of it, models, quality, steptimes and variants.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from simroute.results.slo import Slo, slo_for
 from simroute.rng import stream
 from simroute.scenario.models import PolicySpec, Scenario, Traffic
 from simroute.scenario.quality import Named, quality_table
+from simroute.scenario.steptimes import basis_notes
 from simroute.scenario.variants import Variant, pool_of, variant_of
 from simroute.workload.columns import DEFAULT_NAME
 from simroute.workload.formats import read_trace
@@ -69,12 +70,12 @@ class Built:
 def build(scenario: Scenario) -> Built:
     """Read the traces and look up the hardware.
 
-    Raises TraceError, CatalogueError, CapacityError and UsageError as the rooms below do.
+    Raises TraceError, CatalogueError, CalibrationError, CapacityError and UsageError as the rooms below do.
     """
     trace = traffic_of(scenario.traffic)
     _check_blocks(scenario, trace)
     _check_scrapes(scenario, trace)
-    variants = tuple(variant_of(spec) for spec in scenario.pools)
+    variants = tuple(variant_of(spec, scenario.calibrations) for spec in scenario.pools)
     names = [Named(v.hardware.model.name, v.hardware.scheme.name) for v in variants]
     table = quality_table(names, scenario.quality)
     classes = tuple(dict.fromkeys((*trace.class_names, *scenario.classes)))
@@ -88,7 +89,12 @@ def build(scenario: Scenario) -> Built:
         targets,
         quality_floors(scenario, classes),
         tuple(row for row in table.basis(names, classes) if row.assumed),
-        (*trace.notes, *(note for v in variants for note in v.notes), *_doubts(trace, pools, targets)),
+        (
+            *trace.notes,
+            *(note for v in variants for note in v.notes),
+            *basis_notes(pools),
+            *_doubts(trace, pools, targets),
+        ),
     )
 
 

@@ -21,6 +21,7 @@ from simroute.policy.routing import POLICIES, PolicyContext, check_options, make
 from simroute.policy.snapshot import VariantInfo
 from simroute.rng import stream
 from simroute.scenario.models import (
+    NO_CALIBRATION,
     ClassSpec,
     EngineSpec,
     PolicySpec,
@@ -48,6 +49,7 @@ class Parts:
     quality: Mapping[int, QualityAssumption] = field(default_factory=dict)
     every_pool: bool = True
     """Whether no pool had to be left out."""
+    calibrations: str | None = None
 
 
 def parts_of(data: Mapping[str, Any]) -> Parts:
@@ -63,6 +65,7 @@ def parts_of(data: Mapping[str, Any]) -> Parts:
         classes={k: c for k, v in classes.items() if (c := _valid(ClassSpec, v))} if isinstance(classes, dict) else {},
         quality=_items(QualityAssumption, data.get("quality")),
         every_pool=isinstance(listed, list) and len(pools) == len(listed),
+        calibrations=folder if isinstance(folder := data.get("calibrations"), str) else None,
     )
 
 
@@ -110,6 +113,18 @@ def _trace_files(parts: Parts) -> Iterator[Problem]:
             yield Problem((*keys, "window_s"), "must be [from, to] with from < to, got " + _listed(trace.window_s))
 
 
+def _calibrations(parts: Parts) -> Iterator[Problem]:
+    folder = parts.calibrations
+    if _missing_folder(folder):
+        yield Problem(
+            ("calibrations",), f"{'not a folder' if Path(str(folder)).exists() else 'no such folder'}: {folder}"
+        )
+
+
+def _missing_folder(folder: str | None) -> bool:
+    return folder not in (None, "", NO_CALIBRATION) and not Path(str(folder)).is_dir()
+
+
 def _no_file(path: Path) -> str:
     if path.is_dir():
         return "is a folder, not a file"
@@ -140,13 +155,14 @@ def _catalogue_names(parts: Parts) -> Iterator[Problem]:
 
 
 def _pools_fit(parts: Parts) -> Iterator[Problem]:
-    """Price, memory and engine settings of every pool whose names are known."""
+    """Price, calibration, memory and engine settings of every pool whose names are known."""
+    folder = NO_CALIBRATION if _missing_folder(parts.calibrations) else parts.calibrations
     for i, pool in parts.pools.items():
         keys: Keys = ("pools", i)
         if not _hardware_known(pool):
             continue
         unpriced = list(_refusals((*keys, "price"), partial(look_up, pool)))
-        yield from unpriced or map(_at_field, _refusals(keys, partial(variant_of, pool)))
+        yield from unpriced or map(_at_field, _refusals(keys, partial(variant_of, pool, folder)))
 
 
 def _policies_fit_pools(parts: Parts) -> Iterator[Problem]:
@@ -234,6 +250,7 @@ def _listed(values: Sequence[float]) -> str:
 _CHECKS = (
     _unique_names,
     _trace_files,
+    _calibrations,
     _catalogue_names,
     _pools_fit,
     _policies,

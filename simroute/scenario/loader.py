@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from simroute.errors import ScenarioError, unknown
 from simroute.scenario import check
-from simroute.scenario.models import Scenario
+from simroute.scenario.models import NO_CALIBRATION, Scenario
 from simroute.scenario.source import Keys, Problem, Source
 
 _BOUNDS = {
@@ -84,14 +84,20 @@ def _validate(source: Source) -> Loaded:
 
 
 def _resolve_paths(data: dict[str, Any], base: Path) -> None:
-    """Let relative paths of traces and of models' config.json start at the scenario file."""
+    """Let relative paths of traces, calibrations and models' config.json start at the scenario file."""
     traffic = data.get("traffic")
     traces = traffic.get("traces") if isinstance(traffic, dict) else None
-    for items, field in ((traces, "path"), (data.get("pools"), "model")):
+    pools = data.get("pools")
+    for items, field in ((traces, "path"), (pools, "model"), (pools, "calibration"), ([data], "calibrations")):
         for item in items if isinstance(items, list) else ():
             value = item.get(field) if isinstance(item, dict) else None
-            if isinstance(value, str) and value and (field == "path" or value.endswith(".json")):
+            if isinstance(value, str) and _is_path(field, value):
                 item[field] = os.path.normpath(base / value)
+
+
+def _is_path(field: str, value: str) -> bool:
+    """Whether this value of a field that may hold a path is one."""
+    return value.endswith(".json") if field == "model" else value not in ("", NO_CALIBRATION)
 
 
 def _explain(error: Mapping[str, Any]) -> Problem | None:

@@ -18,6 +18,8 @@ Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Rate = Annotated[float, Field(ge=1e-6, le=1e6, strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(min_length=1)]
+NO_CALIBRATION = "none"
+"""Said in the place of a calibration's path: use the estimate."""
 KvCacheDtype = Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"]
 
 
@@ -148,6 +150,9 @@ class PoolSpec(Part):
     """Share of GPU memory the engine may use."""
     kv_cache_dtype: KvCacheDtype | None = None
     """Type of the KV cache, in vLLM's names; auto is 16-bit (left out: the scheme's own)."""
+    calibration: Name | None = None
+    """Calibration file that gives the step times, relative to the scenario file; `none` for the estimate (left out:
+    the one that `calibrations` holds for this pool, else the estimate)."""
     price: PriceSpec = PriceSpec()
     """Price of the pool's GPUs."""
     engine: EngineSpec = EngineSpec()
@@ -224,6 +229,9 @@ class Scenario(Part):
     """Targets by request class; `default` holds for classes not named."""
     pools: Annotated[tuple[PoolSpec, ...], Field(min_length=1)]
     """The fleet."""
+    calibrations: Name | None = None
+    """Folder of calibrations, <gpu>/<model>/<scheme>[-tpN].yaml, relative to the scenario file; `none` for estimates
+    alone (left out: those that come with simroute)."""
     policies: Annotated[tuple[PolicySpec, ...], Field(min_length=1)] = (PolicySpec(name="least_requests"),)
     """Routing policies to compare on the same traffic: names, or mappings with options."""
     router: RouterSpec = RouterSpec()
@@ -232,5 +240,7 @@ class Scenario(Part):
     """Stop the clock here, simulated seconds (left out: run until every request is done)."""
     samples: Annotated[int, Field(ge=10, le=100_000, strict=True)] = 1000
     """Samples in the load timeline of the report."""
+    replicates: Annotated[int, Field(ge=0, le=10_000, strict=True)] = 0
+    """Times that each policy is replayed again with step times drawn anew within their error; 0 for no intervals."""
     quality: tuple[QualityAssumption, ...] = ()
     """Assumptions where no published accuracy exists."""

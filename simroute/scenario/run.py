@@ -1,6 +1,7 @@
 """`run`: replay a scenario's traffic under each of its policies and summarise. Imports everything below and this room.
 
-All policies see the same trace and draw from the same random streams, so their differences are theirs alone.
+All policies see the same trace and draw from the same random streams, so their differences are theirs alone. With
+replicates, each policy is replayed again with step times drawn anew within their error, which gives intervals.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from simroute.errors import UsageError, unknown
 from simroute.fleet.cluster import simulate
 from simroute.policy.routing import POLICIES
+from simroute.results.intervals import Replicate, kept, with_intervals
 from simroute.results.manifest import trace_sha256, versions
 from simroute.results.metrics import summarise
 from simroute.results.run import FleetRun
@@ -21,6 +23,7 @@ from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
 from simroute.scenario.models import PolicySpec, Scenario
 from simroute.scenario.replay import Progress, replay
+from simroute.scenario.steptimes import drawn_pools, step_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class RunResult:
 
     `built.scenario` is the scenario as it ran: with the policies chosen and the seed used.
     `interrupted` says that Ctrl-C cut the run short: the last results may be partial (each says so) and policies that
-    had not begun are missing.
+    had not begun are missing. Intervals then rest on the replicates that were done (each summary says how many).
     """
 
     built: Built
@@ -57,7 +60,8 @@ class RunResult:
         return summary_document(self.built.scenario.name, self.seed, self.built.slo, summaries, notes)
 
     def manifest(self) -> dict[str, Any]:
-        """What made the results: the scenario as it ran, seed, exact or not, versions, the trace's fingerprint."""
+        """What made the results: the scenario as it ran, seed, exact or not, versions, fingerprints of the inputs."""
+        calibrations = {v.spec.name: v.calibration for v in self.built.variants if v.calibration}
         return {
             "scenario": self.built.scenario.model_dump(mode="json"),
             "seed": self.seed,
@@ -65,6 +69,7 @@ class RunResult:
             "interrupted": self.interrupted,
             "versions": versions(),
             "trace_sha256": trace_sha256(self.built.trace),
+            "calibrations": {pool: {"path": c.name, "sha256": c.sha256} for pool, c in calibrations.items()},
         }
 
 
@@ -74,28 +79,54 @@ def run(
     *,
     seed: int | None = None,
     exact: bool = False,
+    replicates: int | None = None,
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Replay `scenario` (a file, a scenario, or one already built) under each policy, in parallel processes.
 
-    `policies` are labels of the scenario's policies or names of others; `seed` stands in for the scenario's. `jobs`
-    bounds the processes (default: one a CPU). `exact` runs the engines step by step: same times, slower.
-    `progress` is told the fraction done of every policy. The same arguments give the same results, bit by bit.
+    `policies` are labels of the scenario's policies or names of others; `seed` and `replicates` stand in for the
+    scenario's. `jobs` bounds the processes (default: one a CPU). `exact` runs the engines step by step: same times,
+    slower. `progress` is told the fraction done of every policy. The same arguments give the same results, bit by bit.
     Raises SimrouteError for what the user can mend.
     """
     if isinstance(scenario, str | os.PathLike):
         scenario = load(os.fspath(scenario))
     built = build(scenario) if isinstance(scenario, Scenario) else scenario
     specs = chosen(built.scenario, policies)
-    as_run = {"policies": specs, "seed": built.scenario.seed if seed is None else seed}
+    if replicates is not None and replicates < 0:
+        raise UsageError(f"replicates: must be at least 0, got {replicates}")
+    as_run: dict[str, Any] = {"policies": specs}
+    as_run |= {} if seed is None else {"seed": seed}
+    as_run |= {} if replicates is None else {"replicates": replicates}
     built = replace(built, scenario=built.scenario.model_copy(update=as_run))
-    found = replay(_Task(built, exact), len(specs), jobs=jobs, progress=progress)
-    kept = tuple(
-        PolicyResult(replace(result.fleet, trace=built.trace), result.summary) for result in found if result is not None
+    rounds = 1 + built.scenario.replicates
+    told = _by_policy(progress, len(specs)) if progress else None
+    found = replay(_Task(built, exact), rounds * len(specs), jobs=jobs, progress=told)
+    results = tuple(
+        _finished(result, found[item :: len(specs)], built)
+        for item, result in enumerate(found[: len(specs)])
+        if isinstance(result, PolicyResult)
     )
-    interrupted = len(kept) < len(specs) or any(result.fleet.interrupted for result in kept)
-    return RunResult(built, exact, kept, interrupted)
+    interrupted = any(result is None for result in found) or any(result.fleet.interrupted for result in results)
+    return RunResult(built, exact, results, interrupted)
+
+
+def _by_policy(progress: Progress, policies: int) -> Progress:
+    """`progress` told of policies, given that of every replay: round after round, each through all policies."""
+
+    def tell(fractions: Sequence[float]) -> None:
+        rounds = len(fractions) // policies
+        progress([sum(fractions[policy::policies]) / rounds for policy in range(policies)])
+
+    return tell
+
+
+def _finished(result: PolicyResult, rounds: Sequence[object], built: Built) -> PolicyResult:
+    """A policy's result with the trace that stayed here, and with the intervals that its replicates give."""
+    replicates = [found for found in rounds if isinstance(found, Replicate)]
+    summary = with_intervals(result.summary, replicates) if replicates else result.summary
+    return PolicyResult(replace(result.fleet, trace=built.trace), summary)
 
 
 def chosen(scenario: Scenario, names: Sequence[str] | None) -> tuple[PolicySpec, ...]:
@@ -117,17 +148,25 @@ def chosen(scenario: Scenario, names: Sequence[str] | None) -> tuple[PolicySpec,
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One replay: the scenario's policy number i on the shared trace, which never travels back from a worker."""
+    """One replay on the shared trace, which never travels back from a worker.
+
+    Items 0 to policies - 1 are the policies as they are; then comes the first replicate of each, the second, and so
+    on. Of a replicate only the headline numbers are kept: None where it was cut off.
+    """
 
     built: Built
     exact: bool
 
-    def __call__(self, item: int, progress: Callable[[float], None], stop: Callable[[], bool]) -> PolicyResult:
+    def __call__(
+        self, item: int, progress: Callable[[float], None], stop: Callable[[], bool]
+    ) -> PolicyResult | Replicate | None:
         built, scenario = self.built, self.built.scenario
-        spec = scenario.policies[item]
+        number, policy = divmod(item, len(scenario.policies))
+        spec = scenario.policies[policy]
+        pools = drawn_pools(built.pools, scenario.seed, number) if number else built.pools
         fleet = simulate(
             built.trace,
-            built.pools,
+            pools,
             built.policy(spec, scenario.seed),
             policy_name=spec.shown,
             seed=scenario.seed,
@@ -138,6 +177,8 @@ class _Task:
             progress=progress,
             stop=stop,
         )
-        summary = summarise(fleet, built.slo, built.quality, built.quality_floor)
+        summary = summarise(fleet, built.slo, built.quality, built.quality_floor, step_times(pools))
         progress(1.0)
+        if number:
+            return None if fleet.interrupted else kept(summary)
         return PolicyResult(replace(fleet, trace=built.trace.head(1)), summary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -128,3 +129,25 @@ def test_ctrl_c_keeps_partial_results_and_marks_them(simroute, folder, monkeypat
     assert json.loads((folder / "out/manifest.json").read_text())["interrupted"] is True
     assert 1 <= len(stored["policies"]) <= len(policies)
     assert all(part["interrupted"] for part in stored["policies"].values())
+
+
+def test_replicates_give_every_headline_an_interval(simroute, folder):
+    done = simroute("run", "tiny.yaml", "--replicates", "3", "-o", "out")
+    assert done.code == 0
+    assert re.search(r"p99 TTFT [\d.]+ s \[[\d.]+, [\d.]+\]", done.out)
+    assert "[low, high]: 90% of 3 replicates" in done.out
+    assert "3/3" in done.out
+    summary = json.loads((folder / "out/summary.json").read_text())["policies"]["least_requests"]
+    low_s, high_s = summary["intervals"]["ttft_s.p99"]
+    assert 0 < low_s <= summary["ttft_s"]["p99"] <= high_s
+    report = (folder / "out/report.html").read_text()
+    assert "[low, high]: 90% of 3 replicates" in report
+    assert "3 of 3" in report
+
+
+def test_replicates_below_zero_are_refused(simroute):
+    done = simroute("run", "tiny.yaml", "--replicates", "-1")
+    assert done.code == 2
+    assert "--replicates" in done.err
+    refused = simroute("run", "tiny.yaml", "--set", "replicates=-1")
+    assert (refused.code, refused.err) == (2, "simroute: --set replicates: must be ≥ 0, got -1\n")

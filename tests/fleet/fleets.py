@@ -11,7 +11,7 @@ import numpy as np
 from simroute.engine.config import EngineConfig
 from simroute.fleet.cluster import simulate
 from simroute.fleet.pool import Pool
-from simroute.hardware.steptime import Batch
+from simroute.hardware.steptime import Basis, Batch
 from simroute.policy.context import PolicyContext
 from simroute.policy.routing import make_policy
 from simroute.policy.snapshot import RoutingPolicy, VariantInfo
@@ -28,6 +28,10 @@ class LinearStepTime:
     per_pair_s: float = 0.0
     per_context_token_s: float = 0.0
     estimated: bool = True
+    basis: Basis = "estimated"
+
+    def drawn(self, rng: np.random.Generator) -> LinearStepTime:
+        return self
 
     def duration_s(self, batch: Batch) -> float:
         tokens = batch.prefill_tokens + batch.decode_seqs

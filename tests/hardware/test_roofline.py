@@ -182,6 +182,10 @@ class Fixed:
     """A step-time fake: 10 ms a step, 1 ms more for a prefill."""
 
     estimated = False
+    basis = "measured"
+
+    def drawn(self, rng):
+        return self
 
     def duration_s(self, batch):
         return 0.011 if batch.prefill_seqs else 0.010

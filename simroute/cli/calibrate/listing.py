@@ -1,0 +1,82 @@
+"""`simroute calibrate list`: the calibrations of a folder. Imports hardware in the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from simroute.hardware.calibration import Calibration
+
+_COLUMNS = (
+    "GPU",
+    "model",
+    "scheme",
+    "TP",
+    "vLLM",
+    "basis",
+    "median error",
+    "90 %",
+    "run to run",
+    "tokens",
+    "decoding",
+    "source",
+)
+
+
+def list_calibrations(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="DIR", help="Folder of calibrations (left out: those that come with simroute)."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, every field.")] = False,
+) -> None:
+    """List calibrations: model, scheme, GPU, TP, vLLM version, source, error and range."""
+    from simroute.hardware.calibration_file import calibration_files, load_calibration, shipped
+
+    found = [(path, load_calibration(path)) for path in calibration_files(folder or shipped())]
+    if json:
+        from json import dumps
+
+        typer.echo(dumps([{"path": str(path)} | c.model_dump(mode="json") for path, c in found], indent=2))
+        return
+    _print([_row(calibration) for _, calibration in found], str(folder or shipped()))
+
+
+def _row(calibration: Calibration) -> tuple[str, ...]:
+    error, measured = calibration.error, calibration.range
+    return (
+        calibration.gpu,
+        calibration.model,
+        calibration.scheme,
+        str(calibration.tensor_parallel),
+        calibration.vllm,
+        calibration.basis,
+        f"{error.median:.1%}",
+        f"{error.p90:.1%}",
+        f"{error.bias_sd:.1%}",
+        f"{measured.tokens[0]:,}-{measured.tokens[1]:,}",
+        f"{measured.decode_seqs[0]:,}-{measured.decode_seqs[1]:,}",
+        "; ".join(dict.fromkeys(p.source for p in calibration.provenance)) or "-",
+    )
+
+
+def _print(rows: list[tuple[str, ...]], folder: str) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        typer.echo(f"{folder}: no calibrations")
+        return
+    options: dict[str, Any] = {"box": SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
+    table = Table(
+        title="Calibrations: errors of a step it had not seen; tokens and decoding requests in a batch", **options
+    )
+    for number, heading in enumerate(_COLUMNS):
+        table.add_column(heading, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
