@@ -16,36 +16,41 @@ class Clock(simpy.Environment):
     was reckoned, so that what is due then is due.
     """
 
-    def schedule_at(self, event: simpy.Event, priority: EventPriority, at_s: float) -> float:
-        """Queue `event` for `at_s`, or for now where that is later (by rounding). Returns the time it will come up."""
-        if at_s < self._now:
-            at_s = self._now
+    @property
+    def now(self) -> float:
+        """The time in seconds."""
+        return self._now
+
+    def schedule_at(self, event: simpy.Event, priority: EventPriority, at_s: float) -> None:
+        """Queue `event` for `at_s`, which is not before now except by rounding."""
         heappush(self._queue, (at_s, priority, next(self._eid), event))
-        return at_s
 
-    def run_to(self, event: simpy.Event) -> None:
-        """Process events in order until `event` has been processed: `run(until=event)` without a call an event.
-
-        Raises what a process raised, and IndexError when no event is left.
-        """
+    def step(self) -> None:
+        """Process the next event. Raises what a process raised, and EmptySchedule when there is no event."""
         queue = self._queue
-        while event.callbacks is not None:
-            self._now, _, _, current = heappop(queue)
-            callbacks, current.callbacks = current.callbacks, None  # type: ignore[assignment]
-            for callback in callbacks:
-                callback(current)
-            if not current._ok and not current.defused:
-                raise current.value
+        if queue and isinstance(event := queue[0][3], StandingEvent):
+            self._now = heappop(queue)[0]
+            event.ring(self._now)
+        else:
+            super().step()
+
+    def run_to(self, last: simpy.Event) -> None:
+        """`run(until=last)`, without a call of `step` for every standing event."""
+        queue, step = self._queue, self.step
+        while last.callbacks is not None:
+            while (event := queue[0][3]).__class__ is StandingEvent:
+                self._now = at_s = heappop(queue)[0]
+                event.ring(at_s)
+            step()
 
 
 class StandingEvent(simpy.Event):
-    """One event that comes up again and again: queued anew for each time, so that a schedule point allocates nothing.
+    """An event that comes up again and again, queued anew for each time: a schedule point allocates nothing.
 
-    SimPy takes the callbacks away from an event that it has processed; whoever is called puts them back.
+    It has one callback, `ring`, which is told the time. Only a `Clock` rings it.
     """
 
-    def __init__(self, env: simpy.Environment, callback: Callable[[simpy.Event], None]) -> None:
+    def __init__(self, env: Clock, ring: Callable[[float], None]) -> None:
         self.env = env
         self._ok = True
-        self._value = None
-        self.standing = self.callbacks = [callback]
+        self.ring = ring

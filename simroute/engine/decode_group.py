@@ -1,4 +1,5 @@
-"""The requests of one engine that decode, advanced together. Owns `DecodeGroup`; may import engine.sequence only.
+"""The requests of one engine that decode, advanced together. Owns `DecodeGroup`; may import engine.sequence and
+the seam `KVPool`.
 
 While nothing else happens, each step gives every member one token and, every block_size steps, one KV block. Counted
 from a common step counter, a member's context is `steps + offset`, its last step is fixed when it joins, and the
@@ -8,9 +9,10 @@ steps at which it needs a block are those of its phase: so any number of steps i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from operator import mul
 
+from simroute.engine.blocks import KVPool
 from simroute.engine.sequence import EngineRequest
 
 NEVER = 1 << 62
@@ -59,6 +61,40 @@ class DecodeGroup:
             for content in contents:
                 self.writing[content] = self.writing.get(content, 0) + 1
 
+    def writes_for(self, request: EngineRequest) -> bool:
+        """Whether members write content that `request` may hit."""
+        return bool(self.writing) and not self.writing.keys().isdisjoint(request.prefix_ids)
+
+    def register_written(self, pool: KVPool, lag: int, before_admission: int | None = None) -> None:
+        """Register what members have written of content that others may hit, in the order written.
+
+        A token counts as written `lag` steps after its own. That order tells which of two equal blocks is the older;
+        where no two are equal it does not matter. With `before_admission`, what this step writes counts only for
+        members admitted earlier: they precede that request in RUNNING.
+        """
+        size = self.block_size
+        written: list[tuple[EngineRequest, int, int]] = []  # with its number of full blocks, and offset
+        contents: list[int] = []
+        for request in self.writers:
+            offset = self.members[request]
+            full = min((self.steps + offset - lag) // size, request.content_blocks)
+            if full > request.num_cached_blocks:
+                written.append((request, full, offset))
+                per_id = request.blocks_per_id
+                contents += request.prefix_ids[request.num_cached_blocks // per_id : (full - 1) // per_id + 1]
+        if before_admission is None and len(set(contents)) == len(contents):
+            for request, full, _ in written:
+                pool.register(request, full)
+            return
+        filled = [
+            ((k + 1) * size - offset + lag, request.admission, k, request)
+            for request, full, offset in written
+            for k in range(request.num_cached_blocks, full)
+        ]
+        for step, admission, k, request in sorted(filled, key=lambda item: item[:3]):
+            if before_admission is None or step < self.steps or admission < before_admission:
+                pool.register(request, k + 1)
+
     def blocks_for(self, steps: int) -> int:
         """KV blocks that the next `steps` steps take, all members together.
 
@@ -81,7 +117,7 @@ class DecodeGroup:
         """KV blocks that the members hold after `steps` more steps: the sum of ceil(context / block_size)."""
         size, now = self.block_size, self.steps + steps
         start = now % size
-        unfilled = sum(map(mul, self.phases, self._room[start : start + size]))
+        unfilled: int = sum(map(mul, self.phases, self._room[start : start + size]))
         return (self.offsets + self.size * now + unfilled) // size
 
     def blocks_beyond_stop(self) -> int:
@@ -115,25 +151,38 @@ class DecodeGroup:
         return max(full - 1 - self.steps, 0)
 
     def pop_leaving(self) -> list[EngineRequest]:
-        """Remove and return the members whose last step was this one, in order of admission.
+        """At a stop: remove and return the members whose last step was this one, in order of admission.
 
         How many blocks each holds is left to whoever counts them.
         """
         left: list[EngineRequest] = []
         heap, steps, size = self._leaving, self.steps, self.block_size
-        while heap and heap[0][0] == steps:
+        while True:
             request = heappop(heap)[2]
             offset = self.members.pop(request)
             self.size -= 1
             self.offsets -= offset
             self.phases[offset % size] -= 1
-            request.target_tokens = stop = request.stop_tokens
-            request.num_computed_tokens = stop - 1
+            request.target_tokens = tokens = request.stop_tokens
+            request.num_computed_tokens = tokens - 1
             left.append(request)
             if self.writers:
                 self._write_no_more(request)
-        self.next_stop = heap[0][0] if heap else NEVER
-        return left
+            self.next_stop = stop = heap[0][0] if heap else NEVER
+            if stop != steps:
+                return left
+
+    def remove(self, request: EngineRequest) -> None:
+        """A member leaves before its stop, with its progress."""
+        offset = self.members.pop(request)
+        self.size -= 1
+        self.offsets -= offset
+        self.phases[offset % self.block_size] -= 1
+        self.settle(request, offset)
+        self._leaving = [entry for entry in self._leaving if entry[2] is not request]
+        heapify(self._leaving)
+        self.next_stop = self._leaving[0][0] if self._leaving else NEVER
+        self._write_no_more(request)
 
     def _write_no_more(self, request: EngineRequest) -> None:
         for content in self.writers.pop(request, ()):

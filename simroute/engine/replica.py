@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-import simpy
 from simpy.events import EventPriority
 
 from simroute.engine.blocks import BlockPool
@@ -37,8 +36,8 @@ AFTER_ARRIVALS = EventPriority(2)
 class Observer(Protocol):
     """Told what clients of the replica see."""
 
-    def first_token(self, request: EngineRequest, at_s: float) -> None:
-        """The first token of `request` arrives at `at_s` (now or later)."""
+    def first_token(self, index: int, at_s: float) -> None:
+        """The first token of request number `index` arrives at `at_s` (now or later)."""
 
     def finished(self, request: EngineRequest, at_s: float) -> None:
         """The last token of `request` arrives now, at `at_s`."""
@@ -73,6 +72,7 @@ class Replica:
         self.steps = 0
         self.prefill_tokens = 0
         self.output_tokens = 0
+        self._schedule_at = env.schedule_at
         self._duration = step_time.duration_s
         self._decode_line = step_time.decode_line
         self._first_token = observer.first_token
@@ -145,13 +145,11 @@ class Replica:
 
     def _wake_at(self, at_s: float) -> None:
         """The next schedule point is at `at_s`; what was queued before is superseded."""
-        self._wake_s = self.env.schedule_at(self._wake, AFTER_ARRIVALS, at_s)
+        self._wake_s = at_s
+        self._schedule_at(self._wake, AFTER_ARRIVALS, at_s)
 
-    def _on_wake(self, _: simpy.Event) -> None:
+    def _on_wake(self, now: float) -> None:
         """Carry out what was planned, process outputs that are due, schedule, and set the next schedule point."""
-        wake = self._wake
-        wake.callbacks = wake.standing
-        now = self.env.now
         if now != self._wake_s:
             return
         scheduler, stretch = self.scheduler, self._stretch
@@ -211,7 +209,7 @@ class Replica:
             gap_s = end_s - before_s
             self._gaps((gap_s, gap_s, 1, out.decoding))
         for request in out.first:
-            self._first_token(request, end_s)
+            self._first_token(request.index, end_s)
         for request in out.resumed:
             gap_s = end_s - request.last_token_s
             self._gaps((gap_s, gap_s, 1, 1))
@@ -233,8 +231,6 @@ class Replica:
 
     def _begin_stretch(self, start_s: float) -> bool:
         """Look ahead from the schedule point `start_s`: if the steps from there only decode, plan them as one."""
-        if self.exact:
-            return False
         scheduler = self.scheduler
         steps, points = scheduler.decode_run()
         if not steps:
@@ -247,9 +243,12 @@ class Replica:
             self.idle_s += start_s - base_s
             base_s = start_s
         first_s = intercept_s + slope_s * (group.offsets + size * (group.steps + 1))
-        self._stretch = stretch = Stretch(start_s, base_s, steps, first_s, slope_s * size, self._lag)
+        growth_s = slope_s * size
+        self._stretch = Stretch(start_s, base_s, steps, first_s, growth_s, self._lag)
         self._points = points
-        self._wake_s = self.env.schedule_at(self._wake, AFTER_ARRIVALS, stretch.point_s(points))
+        points -= self._lag
+        self._wake_s = end_s = base_s + points * (first_s + growth_s * 0.5 * (points - 1))  # as Stretch.point_s
+        self._schedule_at(self._wake, AFTER_ARRIVALS, end_s)
         return True
 
     def _take_stretch(self, stretch: Stretch) -> None:
@@ -259,14 +258,15 @@ class Replica:
         before the last tokens of those who stop have arrived. That step is the first of the next stretch.
         """
         self._stretch = None
+        _, base_s, planned, first_s, growth_s, _ = stretch
         steps = self._points
-        if steps > stretch.steps:
-            steps = stretch.steps
+        if steps > planned:
+            steps = planned
         elif not steps:
             return
         scheduler = self.scheduler
-        first_s, growth_s, size = stretch.first_s, stretch.growth_s, scheduler.group.size
-        self._end_s = end_s = stretch.base_s + steps * (first_s + growth_s * 0.5 * (steps - 1))
+        size = scheduler.group.size
+        self._end_s = end_s = base_s + steps * (first_s + growth_s * 0.5 * (steps - 1))
         self.steps += steps
         self.output_tokens += steps * size
         self._gaps((first_s, first_s + (steps - 1) * growth_s, steps, size))

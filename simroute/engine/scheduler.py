@@ -10,6 +10,7 @@ blocks or budget run short dissolves the group and takes the literal path. The d
 
 from __future__ import annotations
 
+from itertools import count
 from operator import attrgetter
 
 from simroute.engine.blocks import NO_HIT, Hit, KVPool
@@ -21,6 +22,8 @@ from simroute.engine.runs import RunPool
 from simroute.engine.sequence import EngineRequest
 from simroute.hardware.steptime import Batch
 
+Counts = tuple[int, int, int, int, int, int]
+"""The fields of a Batch while it is being put together."""
 _by_admission = attrgetter("admission")
 
 
@@ -30,7 +33,7 @@ class Scheduler:
     `roomy`: every unfinished request could run to its end with the blocks there are, and none has content that another
     may hit. Then no block can be short, nothing can be evicted that matters, and no block is counted.
 
-    Counters over its life: `preemptions`, and over first admissions `prefix_queries` and `prefix_hits` (tokens).
+    `preemptions` counts them over its life.
     """
 
     def __init__(self, config: EngineConfig, pool: KVPool) -> None:
@@ -43,8 +46,6 @@ class Scheduler:
         self.group = DecodeGroup(config.block_size)
         self.blocked = False  # the head of WAITING cannot be admitted until a request leaves RUNNING
         self.preemptions = 0
-        self.prefix_queries = 0
-        self.prefix_hits = 0
         self._block_size = config.block_size
         self._max_tokens = config.max_num_batched_tokens
         self._caching = config.enable_prefix_caching
@@ -57,7 +58,7 @@ class Scheduler:
         self._max_running = config.max_num_active_seqs or config.max_num_seqs
         self._watermark_blocks = int(config.watermark * config.num_gpu_blocks)
         self._lag = 1 if config.async_scheduling else 0  # tokens whose values are not yet known
-        self._admissions = 0
+        self._admissions = count(1)
         self.roomy = self._counting_pool is not None
         self._room_tokens = (pool.usable - self._watermark_blocks) * config.block_size
         self._demand_tokens = 0  # of all unfinished requests, each at its end and with its last block full
@@ -136,7 +137,7 @@ class Scheduler:
         group = self.group
         threshold = self._prefill_threshold() if self._threshold else 0
         self.blocked = False
-        out.decoding = size = group.size
+        size = group.size
         budget = self._max_tokens - size
         together = self.roomy and budget >= 0 and not self.prefilling and not self._pauses
         if together:
@@ -146,14 +147,15 @@ class Scheduler:
             together = budget >= 0
             if not together:
                 self._dissolve_group()
-                out.decoding = size = 0
                 budget = self._advance_literally(out, threshold)
                 self._note_pauses(out)
-        out.batch = batch = Batch(0, 0, 0, size, group.offsets + size * group.steps, size)
+        out.decoding = size = group.size
+        counts = (0, 0, 0, size, group.offsets + size * group.steps, size)
         if out.scheduled:
-            out.batch = batch = self._carry_out(out, batch)
-        if self.waiting and not out.preempted:
-            out.batch = self._admit(out, batch, threshold, budget)
+            counts = self._carry_out(out, counts)
+        if self.waiting and budget > 0 and not out.preempted:
+            counts = self._admit(out, counts, threshold, budget)
+        out.batch = Batch(*counts)
         if size and group.steps == group.next_stop:
             out.finishing = [*self._leave(), *out.finishing]
             out.finishing.sort(key=_by_admission)
@@ -163,13 +165,13 @@ class Scheduler:
 
     def update(self, finishing: list[EngineRequest]) -> None:
         """A step's tokens have arrived: the requests that got their last one leave and free their blocks."""
+        running = self.running
         for request in finishing:
             self._demand_tokens -= request.stop_tokens + self._block_size
-            if not request.running:  # preempted while its last token was in flight
+            if request not in running:  # preempted while its last token was in flight
                 self.waiting.remove(request)
                 continue
-            del self.running[request]
-            request.running = False
+            del running[request]
             if not self.roomy:
                 self.pool.register(request, (request.stop_tokens - 1) // self._block_size)
                 self.pool.release(request)
@@ -218,20 +220,21 @@ class Scheduler:
         """Go through RUNNING in order, preempting where blocks run out. Returns the budget left."""
         budget = self._max_tokens
         preempted: list[EngineRequest] = []
-        for request in list(self.running):
+        running = self.running
+        for request in list(running):
             if budget <= 0:
                 break
-            if not request.running or request.drained:
+            if request not in running or request.drained:
                 continue
             tokens = self._wanted_tokens(request, threshold, budget)
             if tokens <= 0:
                 continue
-            while not self.roomy and request.running and self._growth(request, tokens) > self.pool.free:
+            while not self.roomy and request in running and self._growth(request, tokens) > self.pool.free:
                 victim = self._victim()
                 budget += out.scheduled.pop(victim, 0)
                 self._preempt(victim)
                 preempted.append(victim)
-            if not request.running:
+            if request not in running:
                 out.preempted_itself = True
                 break
             self._grant(out, request, tokens)
@@ -245,12 +248,9 @@ class Scheduler:
         self._pauses = False
         if len(out.scheduled) == len(self.running):
             return
-        paused = [r for r in self.running if r.decoding and r not in out.scheduled and not r.drained]
-        for request in paused:
-            request.paused = True
-        if paused:
-            self._pauses = True
-            out.paused = paused
+        out.paused = [r for r in self.running if r.decoding and r not in out.scheduled and not r.drained]
+        for request in out.paused:
+            request.paused = self._pauses = True
 
     def _victim(self) -> EngineRequest:
         if not self._in_order:
@@ -259,7 +259,6 @@ class Scheduler:
 
     def _preempt(self, request: EngineRequest) -> None:
         del self.running[request]
-        request.running = False
         self.pool.release(request)
         request.num_computed_tokens = 0
         request.paused = False
@@ -271,15 +270,15 @@ class Scheduler:
             self.prefilling.remove(request)
         self.waiting.push_back(request)
 
-    def _admit(self, out: SchedulerOutput, batch: Batch, threshold: int, budget: int) -> Batch:
+    def _admit(self, out: SchedulerOutput, counts: Counts, threshold: int, budget: int) -> Counts:
         """Take from the head of WAITING while it fits; the first that does not fit blocks the rest.
 
-        Returns `batch` with what they add to it.
+        There is a head and a budget. Returns the batch's counts with what was admitted.
         """
         waiting, running, roomy = self.waiting, self.running, self.roomy
-        seqs, prefill_tokens, pairs, decode_seqs, context, sampled = batch
+        seqs, prefill_tokens, pairs, decode_seqs, context, sampled = counts
         start = 0
-        while waiting and budget > 0:
+        while True:
             if len(running) >= self._max_running:
                 self.blocked = True
                 break
@@ -287,11 +286,11 @@ class Scheduler:
             target = tokens = request.target_tokens
             hit = NO_HIT
             if not roomy and self._caching:
-                if self._writes_for(request):
-                    self._register_written()
+                if self.group.writes_for(request):
+                    self.group.register_written(self.pool, self._lag)
                 hit = self.pool.find(request, (target - 1) // self._block_size)
                 tokens -= hit.blocks * self._block_size
-            if 0 < threshold < tokens:
+            if threshold and threshold < tokens:
                 tokens = threshold
             if tokens > budget:
                 if not self._chunked:
@@ -309,21 +308,16 @@ class Scheduler:
             pairs += tokens * start + tokens * (tokens + 1) // 2
             running[request] = None
             out.admitted[request] = tokens
-            self._admissions += 1
-            request.admission = self._admissions
-            request.running = True
+            request.admission = next(self._admissions)
             request.num_computed_tokens = computed = start + tokens
-            if request.cached_tokens < 0:
-                request.cached_tokens = start
-                if self._caching:
-                    self.prefix_queries += target
-                    self.prefix_hits += start
             if computed < target:
                 self.prefilling.append(request)
             else:
                 sampled += 1
                 self._sample(out, request, computed)
-        return Batch(seqs, prefill_tokens, pairs, decode_seqs, context, sampled)
+            if not waiting or budget <= 0:
+                break
+        return seqs, prefill_tokens, pairs, decode_seqs, context, sampled
 
     def _fits(self, target: int, hit: Hit, tokens: int) -> bool:
         """Whether there are blocks to admit a request of `target` tokens with these hit blocks and `tokens` more."""
@@ -337,6 +331,8 @@ class Scheduler:
         pool, size = self.pool, self._block_size
         if hit.blocks:
             pool.attach(request, hit)
+            if not request.preemptions:
+                request.cached_tokens = hit.blocks * size
         computed = hit.blocks * size + tokens
         pool.grow(request, -(-computed // size) - hit.blocks)
         pool.register(request, computed // size)
@@ -360,7 +356,7 @@ class Scheduler:
         if self.roomy:
             return limit, limit + self._lag
         to_stop = limit
-        hits_to_come = bool(waiting) and self._writes_for(waiting.head)
+        hits_to_come = bool(waiting) and self.group.writes_for(waiting.head)
         if hits_to_come:  # look at the head again when there is more that it can hit
             limit = min(limit, group.steps_before_content(self._lag))
         steps = group.steps_within(self.pool.free, limit + 1)
@@ -374,7 +370,9 @@ class Scheduler:
         if not self.roomy and self._counting_pool is not None:
             self._counting_pool.take(group.blocks_for(steps))
         group.steps = reached = group.steps + steps
-        return self._leave() if reached == group.next_stop else NOBODY
+        if reached != group.next_stop:
+            return NOBODY
+        return group.pop_leaving() if self.roomy else self._leave()
 
     def _leave(self) -> list[EngineRequest]:
         """Members whose last token is scheduled leave the group, with what they wrote registered."""
@@ -382,7 +380,7 @@ class Scheduler:
         if self.roomy:
             return group.pop_leaving()
         if len(group.writing) < sum(group.writing.values()):  # some write the same: who was first decides
-            self._register_written()
+            self.group.register_written(self.pool, self._lag)
         left = group.pop_leaving()
         for request in left:
             request.num_blocks = self._blocks_of(request)
@@ -408,62 +406,52 @@ class Scheduler:
                 chunks.append((request, tokens))
                 budget -= tokens
                 blocks += self._growth(request, tokens)
-        if budget < 0 or (blocks > self.pool.free and not self.roomy):
+        if budget < 0:
             return -1
-        if group_blocks and self._counting_pool is not None:
+        if blocks > self.pool.free and not self.roomy:
+            alone = group.size == len(self.running) and self._in_order
+            if not alone or group.writers:
+                return -1
+            self._preempt_the_last(out, blocks)
+        elif group_blocks and self._counting_pool is not None:
             self._counting_pool.take(group_blocks)
         group.steps += 1
         for request, tokens in chunks:
-            if self._writes_for(request):
-                self._register_written(request.admission)
+            if self.group.writes_for(request):
+                group.register_written(self.pool, self._lag, request.admission)
             self._grant(out, request, tokens)
         return budget
 
+    def _preempt_the_last(self, out: SchedulerOutput, blocks: int) -> None:
+        """Members that need a block take one, `blocks` in all, in order; whoever finds none preempts the last.
+
+        The last of RUNNING has not had its turn then, or is the one that finds none.
+        """
+        pool, group = self._counting_pool, self.group
+        assert pool is not None
+        while blocks > pool.free:
+            blocks -= pool.free
+            pool.take(pool.free)
+            victim = next(reversed(self.running))
+            group.remove(victim)
+            if not victim.num_computed_tokens % self._block_size:  # it would have taken one itself
+                blocks -= 1
+                out.preempted_itself = not blocks
+            pool.register(victim, (victim.num_computed_tokens - self._lag) // self._block_size)
+            self._preempt(victim)
+            out.preempted = [*out.preempted, victim]
+        pool.take(blocks)
+
     def _dissolve_group(self) -> None:
-        self._register_written()
+        self.group.register_written(self.pool, self._lag)
         lag = self._lag
         for request in self.group.dissolve():
             if not self.roomy:
                 self.pool.register(request, (request.num_computed_tokens - lag) // self._block_size)
 
-    def _writes_for(self, request: EngineRequest) -> bool:
-        """Whether members of the group write content that `request` may hit."""
-        writing = self.group.writing
-        return bool(writing) and not writing.keys().isdisjoint(request.prefix_ids)
-
-    def _register_written(self, before_admission: int | None = None) -> None:
-        """Register what members of the group have written of content that others may hit, in the order written.
-
-        That order tells which of two equal blocks is the older; where no two are equal it does not matter. With
-        `before_admission`, what this step writes counts only for members admitted earlier: they precede that request
-        in RUNNING.
-        """
-        group, size, lag = self.group, self._block_size, self._lag
-        written: list[tuple[EngineRequest, int, int]] = []  # with its number of full blocks, and offset
-        contents: list[int] = []
-        for request in group.writers:
-            offset = group.members[request]
-            full = min((group.steps + offset - lag) // size, request.content_blocks)
-            if full > request.num_cached_blocks:
-                written.append((request, full, offset))
-                per_id = request.blocks_per_id
-                contents += request.prefix_ids[request.num_cached_blocks // per_id : (full - 1) // per_id + 1]
-        if before_admission is None and len(set(contents)) == len(contents):
-            for request, full, _ in written:
-                self.pool.register(request, full)
-            return
-        filled = [
-            ((k + 1) * size - offset + lag, request.admission, k, request)
-            for request, full, offset in written
-            for k in range(request.num_cached_blocks, full)
-        ]
-        for step, admission, k, request in sorted(filled, key=lambda item: item[:3]):
-            if before_admission is None or step < group.steps or admission < before_admission:
-                self.pool.register(request, k + 1)
-
-    def _carry_out(self, out: SchedulerOutput, batch: Batch) -> Batch:
-        """Advance what was scheduled of RUNNING. Returns `batch` with what it adds."""
-        prefill_seqs, prefill_tokens, pairs, decode_seqs, context, sampled = batch
+    def _carry_out(self, out: SchedulerOutput, counts: Counts) -> Counts:
+        """Advance what was scheduled of RUNNING. Returns the batch's counts with that."""
+        prefill_seqs, prefill_tokens, pairs, decode_seqs, context, sampled = counts
         for request, tokens in out.scheduled.items():
             start = request.num_computed_tokens
             request.num_computed_tokens = computed = start + tokens
@@ -479,17 +467,16 @@ class Scheduler:
                 if not request.decoding:
                     self.prefilling.remove(request)
                 self._sample(out, request, computed)
-        return Batch(prefill_seqs, prefill_tokens, pairs, decode_seqs, context, sampled)
+        return prefill_seqs, prefill_tokens, pairs, decode_seqs, context, sampled
 
     def _sample(self, out: SchedulerOutput, request: EngineRequest, computed: int) -> None:
         """A request samples a token: its first, its first for a while, or one more."""
         request.target_tokens = computed + 1
         if not request.decoding:
             request.decoding = True
-            if request.sampled:
+            if computed > request.input_tokens:
                 out.resumed = [*out.resumed, request]
             else:
-                request.sampled = True
                 out.first.append(request)
         elif request.paused:
             request.paused = False

@@ -26,6 +26,7 @@ class EngineRequest(Request):
     (`blocks_per_id` of them an id): the rest is unique to the request.
     """
 
+    admission: int  # set on admission
     __slots__ = (
         "admission",
         "blocks",
@@ -39,8 +40,6 @@ class EngineRequest(Request):
         "num_computed_tokens",
         "paused",
         "preemptions",
-        "running",
-        "sampled",
         "stop_tokens",
         "target_tokens",
     )
@@ -72,18 +71,20 @@ class EngineRequest(Request):
         self.target_tokens = input_tokens
         self.stop_tokens = input_tokens + max_tokens
         self.decoding = False
-        self.sampled = False
-        self.running = False
         self.paused = False
         self.num_blocks = 0
         self.num_cached_blocks = 0
         self.content_blocks = 0
         self.blocks_per_id = 1
         self.blocks: list[Any] = []
-        self.admission = 0
         self.preemptions = 0
-        self.cached_tokens = -1
+        self.cached_tokens = 0
         self.last_token_s = -1.0
+
+    @property
+    def sampled(self) -> bool:
+        """True once its first token is scheduled."""
+        return self.target_tokens > self.input_tokens
 
     @property
     def order(self) -> tuple[int, float, int]:

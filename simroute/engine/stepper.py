@@ -91,9 +91,8 @@ class _Stepper:
         record["finished"] = self._ids(output.finishing)
         record["output_tokens"] = dict.fromkeys(samples, 1)
         record["kv_used_after"] = scheduler.used_blocks
-        queries, hits = scheduler.prefix_queries, scheduler.prefix_hits
-        record["prefix"] = {"queries": queries - self.queries, "hits": hits - self.hits}
-        self.queries, self.hits = queries, hits
+        record["prefix"] = {"queries": self.queries, "hits": self.hits}
+        self.queries = self.hits = 0
         return record
 
     def _ids(self, requests: Iterable[EngineRequest]) -> list[str]:
@@ -125,6 +124,9 @@ class _Stepper:
         record["start"] = {names[request.index]: tokens for request, tokens in start.items()}
         record["samples"] = self._ids(samples)
         record["admitted"] = {names[request.index]: start[request] for request in out.admitted}
+        new = [request for request in out.admitted if not request.preemptions and self.config.enable_prefix_caching]
+        self.queries += sum(request.input_tokens for request in new)
+        self.hits += sum(request.cached_tokens for request in new)
         record["preempted"] = self._ids(out.preempted)
         record["total_tokens"] = out.total_tokens
         if out.preempted:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
+from typing import NamedTuple
 
 
-@dataclass(slots=True)
-class Stretch:
+class Stretch(NamedTuple):
     """`steps` steps, the first taking `first_s`, each next one `growth_s` more; the step before ends at `base_s`.
 
     Step j of the stretch is scheduled at point j: point 0 is `start_s`, point j is where step j-1 ends (`lag` 0) or,
@@ -23,22 +22,22 @@ class Stretch:
 
     def point_s(self, point: int) -> float:
         """When schedule point `point` is reached."""
+        start_s, base_s, _, first_s, growth_s, lag = self
         if point == 0:
-            return self.start_s
-        steps = point - self.lag
-        return self.base_s + steps * (self.first_s + self.growth_s * 0.5 * (steps - 1))
+            return start_s
+        steps = point - lag
+        return base_s + steps * (first_s + growth_s * 0.5 * (steps - 1))
 
     def next_point(self, now_s: float) -> int:
         """The first schedule point at or after `now_s`; as many steps have been scheduled before `now_s`."""
-        if now_s <= self.start_s:
+        start_s, base_s, _, first_s, growth_s, lag = self
+        if now_s <= start_s:
             return 0
-        elapsed_s = now_s - self.base_s
+        elapsed_s = now_s - base_s
         if elapsed_s <= 0:
             return 1
         # elapsed = k (linear + half k), solved for k; then corrected for rounding
-        half = self.growth_s / 2
-        linear = self.first_s - half
-        steps = int(2 * elapsed_s / (linear + sqrt(linear * linear + 4 * half * elapsed_s))) + 1
-        if (steps - 1) * (linear + half * (steps - 1)) >= elapsed_s:
-            steps -= 1
-        return steps + self.lag
+        half = growth_s * 0.5
+        linear = first_s - half
+        steps = int(2 * elapsed_s / (linear + sqrt(linear * linear + 4 * half * elapsed_s)))
+        return steps + lag if steps * (linear + half * steps) >= elapsed_s else steps + lag + 1

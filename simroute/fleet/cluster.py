@@ -83,7 +83,7 @@ class _Cluster:
         self.recorder = Recorder(trace)
         self.replica_of = self.recorder.replica
         self.finish_s = self.recorder.finish_s
-        self.first_token = self.recorder.first_token
+        self.first_token = self.recorder.first_token_s.__setitem__
         self.gaps = self.recorder.gaps
         self.pools = [pool for pool in pools for _ in range(pool.replicas)]  # by replica
         self.engines = [pool.engine for pool in self.pools]
@@ -92,6 +92,7 @@ class _Cluster:
             ScrapedReplica(number, pool.variant, replica, live=scrape_interval_s <= 0)
             for number, (pool, replica) in enumerate(zip(self.pools, self.replicas, strict=True))
         ]
+        self.doors = list(zip(self.engines, self.snapshots, self.replicas, strict=True))
         self.progress = progress
         self.stop = stop
         self.outstanding = 0
@@ -129,23 +130,40 @@ class _Cluster:
         if not self.outstanding and not self.arriving:
             self._end()
 
-    def _arrive(self, _: simpy.Event) -> None:
+    def _arrive(self, now: float) -> None:
         """The next request of the trace arrives, and all others of the same instant."""
-        event, env = self.arrival, self.env
-        event.callbacks = event.standing
-        now = env.now
         request = self.next_request
         while request is not None:
             if request.arrival_s > now:
                 self.next_request = request
-                env.schedule_at(event, NORMAL, request.arrival_s)
+                self.env.schedule_at(self.arrival, NORMAL, request.arrival_s)
                 return
-            self._route(request)
+            number, reason = self.choose(request, self.snapshots)
+            if number < 0:
+                self.recorder.rejected(request, reason)
+            else:
+                self._admit(request, number)
             request = next(self.requests, None)
         self.next_request = None
         self.arriving = False
         if not self.outstanding:
             self._end()
+
+    def _admit(self, request: EngineRequest, number: int) -> None:
+        """`request` goes to replica `number`."""
+        try:
+            engine, snapshot, replica = self.doors[number]
+        except IndexError:
+            raise SimulationError(f"the policy chose replica {number}, but there are {len(self.doors)}") from None
+        self.replica_of[request.index] = number
+        if request.input_tokens >= engine.max_model_len:  # vLLM answers HTTP 400
+            self.recorder.rejected(request, TOO_LONG)
+            return
+        if request.prefix_ids and engine.enable_prefix_caching:
+            self.arrivals.describe(request, engine.block_size)
+        self.outstanding += 1
+        snapshot.in_flight += 1
+        replica.submit(request)
 
     def _end(self) -> None:
         if not self.over.triggered:
@@ -165,24 +183,6 @@ class _Cluster:
                     return
                 yield self.env.timeout(interval_s)
             interval_s *= 2
-
-    def _route(self, request: EngineRequest) -> None:
-        number, reason = self.choose(request, self.snapshots)
-        if number < 0:
-            self.recorder.rejected(request, reason)
-            return
-        if number >= len(self.engines):
-            raise SimulationError(f"the policy chose replica {number}, but there are {len(self.engines)}")
-        self.replica_of[request.index] = number
-        engine = self.engines[number]
-        if request.input_tokens >= engine.max_model_len:  # vLLM answers HTTP 400
-            self.recorder.rejected(request, TOO_LONG)
-            return
-        if request.prefix_ids and engine.enable_prefix_caching:
-            self.arrivals.describe(request, engine.block_size)
-        self.outstanding += 1
-        self.snapshots[number].in_flight += 1
-        self.replicas[number].submit(request)
 
     def _scrape(self, interval_s: float) -> Events:
         while True:
@@ -215,6 +215,10 @@ class _Cluster:
         scheduler = replica.scheduler
         for request in (*scheduler.running, *scheduler.waiting):
             self.recorder.history(request)
+            if request not in scheduler.running and not request.preemptions:
+                self.recorder.never_admitted(request)
+        caching = pool.engine.enable_prefix_caching
+        queried_tokens, hit_tokens = self.recorder.prefix_tokens(number) if caching else (0, 0)
         return ReplicaTotals(
             replica=number,
             pool=pool.name,
@@ -228,6 +232,6 @@ class _Cluster:
             prefill_tokens=replica.prefill_tokens,
             output_tokens=replica.output_tokens,
             preemptions=scheduler.preemptions,
-            prefix_queried_tokens=scheduler.prefix_queries,
-            prefix_hit_tokens=scheduler.prefix_hits,
+            prefix_queried_tokens=queried_tokens,
+            prefix_hit_tokens=hit_tokens,
         )

@@ -13,6 +13,8 @@ from simroute.results.run import Status
 from simroute.workload.columns import Ints
 from simroute.workload.trace import Trace
 
+NOT_ASKED = -1
+"""Cached tokens of a request that has not been admitted."""
 BUFFERED_GAPS = 1 << 15
 """Rows of gaps kept until they go into the histogram."""
 
@@ -36,14 +38,14 @@ class Recorder:
         self._gaps: list[float] = []  # first_s, last_s, steps, seqs of one run of gaps after another
         self.gaps = self._gaps.extend  # see Observer: called for every stretch of steps
 
-    def first_token(self, request: EngineRequest, at_s: float) -> None:
-        """See Observer."""
-        self.first_token_s[request.index] = at_s
-
     def history(self, request: EngineRequest) -> None:
         """What `request` has gone through so far."""
-        self.cached_tokens[request.index] = max(request.cached_tokens, 0)
+        self.cached_tokens[request.index] = request.cached_tokens
         self.preemptions[request.index] = request.preemptions
+
+    def never_admitted(self, request: EngineRequest) -> None:
+        """`request` waits to the end: nobody has looked for its prompt."""
+        self.cached_tokens[request.index] = NOT_ASKED
 
     def rejected(self, request: EngineRequest, reason: str) -> None:
         """`request` was turned away."""
@@ -73,10 +75,17 @@ class Recorder:
             "status": status,
             "replica": replica,
             "preemptions": np.frombuffer(self.preemptions, dtype=np.int32),
-            "cached_tokens": np.frombuffer(self.cached_tokens, dtype=np.int64),
+            "cached_tokens": np.maximum(self.cached_tokens, 0),
             "reject_code": np.frombuffer(self.reject_code, dtype=np.int8),
             "generated_tokens": generated,
         }
+
+    def prefix_tokens(self, replica: int) -> tuple[int, int]:
+        """(queried, hit) prompt tokens of the requests that `replica` has admitted, each counted once."""
+        cached = np.frombuffer(self.cached_tokens, dtype=np.int64)
+        admitted = (np.frombuffer(self.replica, dtype=np.int32) == replica) & (cached != NOT_ASKED)
+        admitted &= np.frombuffer(self.reject_code, dtype=np.int8) < 0
+        return int(self._trace.input_tokens[admitted].sum()), int(cached[admitted].sum())
 
     def flush(self, buffered: int = 0) -> None:
         """Put the buffered gaps into the histogram, if there are more than `buffered` rows of them."""

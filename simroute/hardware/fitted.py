@@ -7,7 +7,7 @@ from bisect import bisect_left
 import numpy as np
 
 from simroute.hardware.calibration import Calibration
-from simroute.hardware.steptime import Basis, Batch
+from simroute.hardware.steptime import Basis, Batch, Table
 
 _MS = 1e-3
 _US = 1e-6
@@ -29,8 +29,9 @@ class FittedStepTime:
         self._graph_sizes = step.graph_sizes
         self._knots = tuple(step.gemm_ms)
         self._knots_s = tuple(value * _MS for value in step.gemm_ms.values())
-        self._gemm: dict[int, float] = {}
-        self._lines: dict[int, tuple[float, float]] = {}
+        self._gemm = Table(self._gemm_s)
+        self._padded = Table(self._graph_size)
+        self._lines = Table(self._line)
 
     @property
     def estimated(self) -> bool:
@@ -45,10 +46,9 @@ class FittedStepTime:
     def duration_s(self, batch: Batch) -> float:
         """Seconds one iteration of `batch` takes."""
         prefill_seqs, prefill_tokens, pairs, decode_seqs, context, sampled_seqs = batch
-        tokens = prefill_tokens + decode_seqs if prefill_seqs else self._padded(decode_seqs)
+        tokens = prefill_tokens + decode_seqs if prefill_seqs else self._padded[decode_seqs]
         return (
-            self._launch_s
-            + self._gemm_s(tokens)
+            self._gemm[tokens]
             + prefill_seqs * self._prefill_seq_s
             + decode_seqs * self._decode_seq_s
             + pairs * self._pair_s
@@ -58,28 +58,24 @@ class FittedStepTime:
 
     def decode_line(self, decode_seqs: int) -> tuple[float, float]:
         """(intercept_s, slope_s_per_context_token) of a step in which `decode_seqs` requests decode one token each."""
-        line = self._lines.get(decode_seqs)
-        if line is None:
-            intercept_s = self.duration_s(Batch(0, 0, 0, decode_seqs, 0, decode_seqs))
-            line = self._lines[decode_seqs] = (intercept_s, self._context_s)
-        return line
+        return self._lines[decode_seqs]
 
     def drawn(self, rng: np.random.Generator) -> FittedStepTime:
         """A step time that the measurements allow as well (`Calibration.drawn`)."""
         return FittedStepTime(self.calibration.drawn(rng))
 
-    def _padded(self, tokens: int) -> int:
+    def _line(self, decode_seqs: int) -> tuple[float, float]:
+        return self.duration_s(Batch(0, 0, 0, decode_seqs, 0, decode_seqs)), self._context_s
+
+    def _graph_size(self, tokens: int) -> int:
         """The CUDA-graph size that a decoding batch runs at: its own where it is beyond the largest."""
         sizes = self._graph_sizes
         index = bisect_left(sizes, tokens)
         return sizes[index] if index < len(sizes) else tokens
 
     def _gemm_s(self, tokens: int) -> float:
-        """Linear between the knots, constant below them, with the last slope beyond; cached."""
-        seconds = self._gemm.get(tokens)
-        if seconds is None:
-            seconds = self._gemm[tokens] = interpolated(tokens, self._knots, self._knots_s)
-        return seconds
+        """The launch and the matrix products: linear between the knots, constant below, with the last slope beyond."""
+        return self._launch_s + interpolated(tokens, self._knots, self._knots_s)
 
 
 def interpolated(tokens: int, knots: tuple[int, ...], values: tuple[float, ...]) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 
 from simroute.hardware.memory import kv_dtype_bytes, kv_token_bytes
 from simroute.hardware.specs import SIXTEEN_BIT_BYTES, GpuSpec, ModelSpec, QuantScheme
-from simroute.hardware.steptime import Basis, Batch, ScaledStepTime, StepTimeModel
+from simroute.hardware.steptime import Basis, Batch, ScaledStepTime, StepTimeModel, Table
 from simroute.hardware.weights import (
     LinearShape,
     attention_linears,
@@ -118,11 +118,13 @@ class RooflineStepTime:
         kv_bandwidth_bytes_s = gpu.bandwidth_bytes_s * KV_READ_EFFICIENCY[kv_dtype_bytes(scheme, kv_cache_dtype)]
         layer_read_s = kv_token_bytes(model, scheme, tensor_parallel, kv_cache_dtype) / kv_bandwidth_bytes_s
         self._context_s = full_layers * layer_read_s
-        self._window_s = model.sliding_window_layers * model.sliding_window_tokens * layer_read_s
+        window_s = model.sliding_window_layers * model.sliding_window_tokens * layer_read_s
+        self._decode_seq_s = window_s + self._cpu_per_seq_s
         pair_operations = 4 * model.num_attention_heads // tensor_parallel * model.head_dim * full_layers
         self._pair_s = pair_operations / (gpu.sixteen_bit_flops * PREFILL_ATTENTION_EFFICIENCY)
-        self._tokens_cache: dict[int, float] = {}
-        self._lines: dict[int, tuple[float, float]] = {}
+        self._sampling = Table(self._sampling_s)
+        self._tokens = Table(self._tokens_s)
+        self._lines = Table(self._line)
 
     @property
     def estimated(self) -> bool:
@@ -140,40 +142,37 @@ class RooflineStepTime:
 
     def duration_s(self, batch: Batch) -> float:
         """Seconds one iteration of `batch` takes."""
-        decode_seqs = batch.decode_seqs
+        prefill_seqs, prefill_tokens, pairs, decode_seqs, context, sampled_seqs = batch
         return (
-            self._batch_s(batch.prefill_tokens + decode_seqs, batch.prefill_seqs + decode_seqs, batch.sampled_seqs)
-            + batch.prefill_pairs * self._pair_s
-            + decode_seqs * self._window_s
-            + batch.decode_context_tokens * self._context_s
+            self._tokens[prefill_tokens + decode_seqs]
+            + self._sampling[sampled_seqs]
+            + prefill_seqs * self._cpu_per_seq_s
+            + decode_seqs * self._decode_seq_s
+            + pairs * self._pair_s
+            + context * self._context_s
         )
 
     def decode_line(self, decode_seqs: int) -> tuple[float, float]:
         """(intercept_s, slope_s_per_context_token) of a step in which `decode_seqs` requests decode one token each."""
-        line = self._lines.get(decode_seqs)
-        if line is None:
-            intercept_s = self._batch_s(decode_seqs, decode_seqs, decode_seqs) + decode_seqs * self._window_s
-            line = self._lines[decode_seqs] = (intercept_s, self._context_s)
-        return line
+        return self._lines[decode_seqs]
 
-    def _batch_s(self, tokens: int, seqs: int, sampled_seqs: int) -> float:
-        """The part that depends on counts alone, not on context lengths."""
-        sampling_s = 0.0
-        if sampled_seqs:
-            head = self._head
-            sampling_s = SAMPLER_S + max(head.read_s, sampled_seqs * head.token_s) + sampled_seqs * self._sample_s
-        return self._fixed_s + seqs * self._cpu_per_seq_s + self._tokens_s(tokens) + sampling_s
+    def _line(self, decode_seqs: int) -> tuple[float, float]:
+        return self.duration_s(Batch(0, 0, 0, decode_seqs, 0, decode_seqs)), self._context_s
+
+    def _sampling_s(self, sampled_seqs: int) -> float:
+        """The output head and the sampler for so many rows."""
+        if not sampled_seqs:
+            return 0.0
+        head = self._head
+        return SAMPLER_S + max(head.read_s, sampled_seqs * head.token_s) + sampled_seqs * self._sample_s
 
     def _tokens_s(self, tokens: int) -> float:
-        """Projections, element-wise work and communication for `tokens` tokens: monotone, cached."""
-        seconds = self._tokens_cache.get(tokens)
-        if seconds is None:
-            seconds = tokens * self._token_s + self._reduce_s + tokens * self._reduce_token_s
-            seconds += sum(max(product.read_s, tokens * product.token_s) for product in self._products)
-            if self._experts:
-                share = expected_experts(self._model, tokens) / self._model.num_experts
-                seconds += sum(max(share * product.read_s, tokens * product.token_s) for product in self._experts)
-            self._tokens_cache[tokens] = seconds
+        """What every step costs, with projections, element-wise work and communication for so many tokens: monotone."""
+        seconds = self._fixed_s + tokens * self._token_s + self._reduce_s + tokens * self._reduce_token_s
+        seconds += sum(max(product.read_s, tokens * product.token_s) for product in self._products)
+        if self._experts:
+            share = expected_experts(self._model, tokens) / self._model.num_experts
+            seconds += sum(max(share * product.read_s, tokens * product.token_s) for product in self._experts)
         return seconds
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+_Value = TypeVar("_Value")
 Basis = Literal["estimated", "measured", "composed", "proxy"]
 """What a step time rests on: datasheets | steps of a real vLLM | kernel tables added up | kernels of which some are
 borrowed from another framework's ratios."""
@@ -54,13 +56,25 @@ class StepTimeModel(Protocol):
         """Another model that is as likely as this one, by what is known of its error."""
 
 
+class Table(dict[int, _Value]):
+    """The values of a function of a whole number, each computed when it is first asked for: `table[n]`."""
+
+    def __init__(self, function: Callable[[int], _Value]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, number: int) -> _Value:
+        value = self[number] = self._function(number)
+        return value
+
+
 class ScaledStepTime:
     """A StepTimeModel whose every time is `factor` times that of `model`."""
 
     def __init__(self, model: StepTimeModel, factor: float) -> None:
         self._model = model
         self._factor = factor
-        self._lines: dict[int, tuple[float, float]] = {}
+        self._lines = Table(self._line)
 
     @property
     def estimated(self) -> bool:
@@ -78,12 +92,12 @@ class ScaledStepTime:
 
     def decode_line(self, decode_seqs: int) -> tuple[float, float]:
         """(intercept_s, slope_s_per_context_token) of a step in which `decode_seqs` requests decode one token each."""
-        line = self._lines.get(decode_seqs)
-        if line is None:
-            intercept_s, slope_s = self._model.decode_line(decode_seqs)
-            line = self._lines[decode_seqs] = (self._factor * intercept_s, self._factor * slope_s)
-        return line
+        return self._lines[decode_seqs]
 
     def drawn(self, rng: np.random.Generator) -> StepTimeModel:
         """A draw around the model itself, at the same scale."""
         return ScaledStepTime(self._model.drawn(rng), self._factor)
+
+    def _line(self, decode_seqs: int) -> tuple[float, float]:
+        intercept_s, slope_s = self._model.decode_line(decode_seqs)
+        return self._factor * intercept_s, self._factor * slope_s

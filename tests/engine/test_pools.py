@@ -61,7 +61,7 @@ def queues(scheduler: Scheduler) -> dict[str, Any]:
         "waiting": numbers(scheduler.waiting),
         "used_blocks": scheduler.used_blocks,
         "preemptions": scheduler.preemptions,
-        "prefix": (scheduler.prefix_queries, scheduler.prefix_hits),
+        "prefix": {request.index: request.cached_tokens for request in scheduler.running},
     }
 
 
@@ -116,7 +116,7 @@ def test_also_where_nothing_is_shared_and_pauses_empty_the_engine():
         case = random_case(seed)
         for index, row in enumerate(case["requests"]):
             row["arrival_step"] += 1000 * (index % 3)
-        hits += check_lock_step(case, blocks_per_id=0)[-1]["prefix"][1]
+        hits += sum(sum(state["prefix"].values()) for state in check_lock_step(case, blocks_per_id=0))
     assert hits == 0  # (counted at first admissions)
 
 
@@ -146,5 +146,7 @@ def test_also_in_a_cache_that_thrashes():
         case = {"name": "conversations", "config": config | {"async_scheduling": asynchronous}, "requests": requests}
         log = check_lock_step(case)
         assert log[-1]["preemptions"] > 3
-        queried, hit = log[-1]["prefix"]
-        assert 0.1 < hit / queried < 0.9
+        hits = {index: tokens for state in log for index, tokens in state["prefix"].items()}
+        assert len(hits) == len(requests)
+        queried = sum(segment[1] for request in requests for segment in request["prompt_segments"])
+        assert 0.1 < sum(hits.values()) / queried < 0.9

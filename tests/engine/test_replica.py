@@ -7,10 +7,10 @@ ends, and is scheduled there. In async mode s_(i+1) is scheduled when s_i begins
 from __future__ import annotations
 
 import pytest
-import simpy
 from fleet.fleets import LinearStepTime, make_pool, replay
 from fleet.invariants import check
 
+from simroute.engine.clock import Clock
 from simroute.engine.config import EngineConfig
 from simroute.engine.replica import Replica
 from simroute.engine.sequence import EngineRequest
@@ -242,7 +242,7 @@ def test_a_request_that_can_never_be_admitted(exact):
 
     48 tokens take 12 blocks, 10 are usable. A request that fits is served before; then nothing can change any more.
     """
-    env = simpy.Environment()
+    env = Clock()
     config = EngineConfig(num_gpu_blocks=11, block_size=4, max_model_len=40)
     replica = Replica(env, config, LinearStepTime(), Deaf(), exact=exact)
     replica.submit(EngineRequest(0, 0.0, 10, 3))
