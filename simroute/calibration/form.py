@@ -18,7 +18,9 @@ from simroute.calibration.steps import Steps
 
 FOLDS = 5
 BLOCK_STEPS = 20
-"""Steps in a row that go into the same fold: neighbours share the machine's moods, and a fold must not."""
+"""Most steps in a row that go into the same fold: neighbours share the machine's moods, and a fold must not."""
+BLOCKS = 25
+"""Least number of such blocks in a group that is large enough."""
 KNOT_TOLERANCE = 0.003
 """Loss of accuracy (relative, root mean square on unseen steps) at which a knot still goes."""
 PADDING_GAIN = 0.01
@@ -55,13 +57,21 @@ def padded_tokens(steps: Steps, graph_sizes: Sequence[int]) -> Floats:
     return np.where(captured, sizes[np.minimum(np.searchsorted(sizes, tokens), len(sizes) - 1)], tokens)
 
 
-def folds_of(steps: Steps) -> NDArray[np.int64]:
-    """The fold of every step: blocks of consecutive steps of a group, dealt out in turn."""
-    position = np.empty(len(steps), dtype=np.int64)
+def blocks_of(steps: Steps) -> NDArray[np.int64]:
+    """Which block of consecutive steps of its group each step belongs to, numbered through."""
+    block = np.empty(len(steps), dtype=np.int64)
+    first = 0
     for number in range(len(steps.groups)):
         members = np.flatnonzero(steps.group == number)
-        position[members] = np.arange(len(members))
-    return (position // BLOCK_STEPS + steps.group) % FOLDS
+        length = max(1, min(BLOCK_STEPS, len(members) // BLOCKS))
+        block[members] = first + np.arange(len(members)) // length
+        first += -(-len(members) // length)
+    return block
+
+
+def folds_of(steps: Steps) -> NDArray[np.int64]:
+    """The fold of every step: blocks of consecutive steps of a group, dealt out in turn."""
+    return blocks_of(steps) % FOLDS
 
 
 def cells_of(steps: Steps) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from simroute.calibration.form import FOLDS, Form, cell_weights, cells_of, chosen_form, fine_form, folds_of
+from simroute.calibration.form import FOLDS, Form, blocks_of, cell_weights, cells_of, chosen_form, fine_form, folds_of
 from simroute.calibration.solve import MAD_SD, Floats, Robust, robust_relative, weighted_quantile
 from simroute.calibration.steps import Steps
 from simroute.hardware.calibration import SLOPES, Covariance, StepTerms, gemm_name
@@ -49,6 +49,11 @@ class StepFit:
     predicted_s: Floats
     level: Floats
     stalls: NDArray[np.bool_]
+
+    @property
+    def group_steps(self) -> NDArray[np.int64]:
+        """Steps of each group that were kept."""
+        return np.bincount(self.steps.group[~self.stalls], minlength=len(self.steps.groups))
 
     @property
     def errors(self) -> Floats:
@@ -200,19 +205,12 @@ def _covariance(matrix: Floats, found: _Settled, change: Floats) -> Floats:
     weights = found.weights * solved.weights
     bread = np.linalg.pinv(relative.T @ (relative * weights[:, None]))
     scores = relative * (weights * solved.residuals)[:, None]
-    blocks = _blocks(steps)
+    blocks = blocks_of(steps)
     summed = np.column_stack([np.bincount(blocks, column) for column in scores.T])
     few = len(summed) / max(len(summed) - int(active.sum()), 1)
     whole = np.zeros((len(active), len(active)))
     whole[np.ix_(active, active)] = bread @ (summed.T @ summed) @ bread * few
     return np.asarray(change @ whole @ change.T)
-
-
-def _blocks(steps: Steps) -> NDArray[np.int64]:
-    """Which block of consecutive steps each belongs to: fold and group change together at its end."""
-    folds = folds_of(steps)
-    begins = np.concatenate([[True], (np.diff(folds) != 0) | (np.diff(steps.group) != 0)])
-    return np.asarray(np.cumsum(begins) - 1)
 
 
 def _relative(names: list[str], terms: StepTerms, covariance_s: Floats) -> Covariance:

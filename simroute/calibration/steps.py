@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,7 +140,7 @@ def _of_run(run: Run) -> tuple[pd.DataFrame, list[Group]]:
     numbers = []
     for phase in run.meta.phases:
         is_load = phase.kind == "load"
-        group = Group(run.name, phase.name if is_load else "sweep", is_load)
+        group = Group(Path(run.name).name, phase.name if is_load else "sweep", is_load)
         numbers.append(names.setdefault(group, len(names)))
     return (
         table.assign(
