@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import typer
 
-from simroute.cli.calibrate import fitting, listing
+from simroute.cli.calibrate import fitting, ingest, listing, validate
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Fit step times to measured vLLM runs, and see how well they hold.",
 )
+app.command()(validate.validate)
 app.command("fit")(fitting.fit)
 app.command("list")(listing.list_calibrations)
+app.add_typer(ingest.app, name="ingest")
