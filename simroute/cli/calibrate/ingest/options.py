@@ -48,6 +48,7 @@ def write(run: Run, directory: Path) -> None:
     write_run(run, directory)
     held = [f"{len(run.requests):,} requests"] * bool(len(run.requests))
     held += [f"{len(run.iterations):,} iterations"] * bool(len(run.iterations))
-    typer.echo(f"written: {directory}/ ({', '.join(held)} in {len(run.meta.phases)} phases)")
+    phases = len(run.meta.phases)
+    typer.echo(f"written: {directory}/ ({', '.join(held)} in {phases} phase{'s' * (phases != 1)})")
     for note in run.meta.notes:
         typer.echo(f"note: {note}", err=True)
