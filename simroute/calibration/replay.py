@@ -30,6 +30,8 @@ from simroute.workload.trace import Trace
 if TYPE_CHECKING:
     import pandas as pd
 
+CUT = "cut"
+"""How the error of a request begins that was cut off, rather than refused: it loaded the engine until then."""
 POOL = "replica"
 """The name of the one pool, of one replica, that stands for the measured engine."""
 TOKENS_PER_CHUNK = 1.1
@@ -43,9 +45,9 @@ _ENGINE_ARGS = {"scheduling_policy": "policy", "long_prefill_token_threshold": "
 class Measured:
     """One load phase as it was measured.
 
-    `run` holds every request that was sent, on a clock that starts with the first; `compared` (a mask) says which of
-    them finished. The others loaded the engine until they were cut: they are replayed and not compared.
-    `tokens_per_chunk` is NaN where the times of chunks are not known.
+    `run` holds every request that loaded the engine, on a clock that starts with the first; `compared` (a mask) says
+    which of them finished. The others were cut off: they are replayed and not compared. `refused` counts those that
+    failed without a token and are not in `run`. `tokens_per_chunk` is NaN where the times of chunks are not known.
     """
 
     phase: Phase
@@ -53,6 +55,7 @@ class Measured:
     compared: Bools
     tokens_per_chunk: float
     has_iterations: bool
+    refused: int = 0
 
 
 def engine_config(meta: RunMeta, overrides: Mapping[str, Any]) -> EngineConfig:
@@ -94,13 +97,15 @@ def _checked(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 def measured(run: Run, phase: Phase) -> Measured:
     """The requests of `phase` as they were measured. Raises CalibrationError when none finished."""
     part = run.phase(phase.name)
-    rows = part.requests.sort_values("arrival_s", kind="stable")
+    sent = part.requests.sort_values("arrival_s", kind="stable")
+    was_cut = sent["error"].fillna("").str.startswith(CUT)
+    rows = sent[sent["ok"] | sent["first_token_s"].notna() | was_cut]
     arrival_s = rows["arrival_s"].to_numpy(np.float64)
     first_token_s = rows["first_token_s"].to_numpy(np.float64)
     finish_s = rows["finish_s"].to_numpy(np.float64)
     compared = rows["ok"].to_numpy(np.bool_) & ~np.isnan(first_token_s) & ~np.isnan(finish_s)
     if not compared.any():
-        raise CalibrationError(f"{run.name}: phase '{phase.name}': none of its {len(rows)} requests finished")
+        raise CalibrationError(f"{run.name}: phase '{phase.name}': none of its {len(sent)} requests finished")
     _check_order(run.name, phase.name, arrival_s[compared], first_token_s[compared], finish_s[compared])
     start_s = arrival_s.min()
     trace = Trace.build(
@@ -132,7 +137,14 @@ def measured(run: Run, phase: Phase) -> Measured:
         horizon_s=None,
         interrupted=False,
     )
-    return Measured(phase, fleet_run, compared, tokens_per_chunk, has_iterations=len(part.iterations) > 0)
+    return Measured(
+        phase=phase,
+        run=fleet_run,
+        compared=compared,
+        tokens_per_chunk=tokens_per_chunk,
+        has_iterations=len(part.iterations) > 0,
+        refused=len(sent) - len(rows),
+    )
 
 
 def replayed(of: Measured, calibration: Calibration, engine: EngineConfig) -> FleetRun:

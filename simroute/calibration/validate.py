@@ -105,15 +105,17 @@ def validate(
     overrides: Mapping[str, Any] | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
+    sha256: str | None = None,
     progress: Progress | None = None,
 ) -> Validation:
     """Replay each of `phases` of `run` by itself, on one replica with the run's settings, and compare.
 
     `overrides` replace settings of the engine (`replay.parsed_overrides`). `replicates` replays more, each with a
-    calibration drawn anew within its errors, give the intervals. `progress` is called with the fraction done of each
-    phase. Raises CalibrationError when the calibration is of something else than the run.
+    calibration drawn anew within its errors, give the intervals. `sha256` is the fingerprint of the run's iterations:
+    with it, a run that the calibration was fitted on is recognised. `progress` is called with the fraction done of
+    each phase. Raises CalibrationError when the calibration is of something else than the run.
     """
-    notes = _identity(calibration, run)
+    notes = [*_identity(calibration, run), *_seen(calibration, sha256)]
     engine = engine_config(run.meta, overrides or {})
     drawn = [calibration.drawn(stream(seed, "validate", number)) for number in range(replicates)]
     if 0 < replicates < ENOUGH:
@@ -165,6 +167,15 @@ def _identity(calibration: Calibration, run: Run) -> list[str]:
         *_differences("vLLM", calibration.vllm, meta.vllm),
         *_differences("async scheduling", str(calibration.async_scheduling), str(meta.async_scheduling)),
         *_differences("KV cache type", calibration.kv_cache_dtype, _kv_cache_dtype(meta)),
+    ]
+
+
+def _seen(calibration: Calibration, sha256: str | None) -> list[str]:
+    """Whether the calibration has seen the run that it is compared with."""
+    return [
+        f"the calibration was fitted on this run ({each.what}): loads that it saw say less than others"
+        for each in calibration.provenance
+        if sha256 is not None and each.sha256 == sha256
     ]
 
 
@@ -224,7 +235,7 @@ def _summary(
     return {
         "fraction": of.phase.fraction,
         "offered_rps": of.phase.offered_rps,
-        "requests": {"sent": len(of.compared), "compared": int(of.compared.sum())},
+        "requests": {"sent": len(of.compared) + of.refused, "compared": int(of.compared.sum())},
         "stability": {"measured": str(stability(of.run)), "predicted": str(stability(predicted))},
         "metrics": table,
         "intervals": _held([{"held": sum(known), "of": len(known)}]),
@@ -265,9 +276,11 @@ def _phase_notes(of: Measured) -> list[str]:
     left_out = int((~of.compared).sum())
     if left_out:
         notes.append(
-            f"{left_out} of {len(of.compared)} requests did not finish (cut off or failed): they are replayed, "
-            "and left out of both sides"
+            f"{left_out} of {len(of.compared)} requests were cut off: they are replayed, with the answers that they "
+            "asked for, and left out of both sides"
         )
+    if of.refused:
+        notes.append(f"{of.refused} requests failed without a token: they are not replayed")
     if np.isnan(of.tokens_per_chunk):
         notes.append("times of single tokens were not recorded: ITL is not compared")
     elif of.tokens_per_chunk > TOKENS_PER_CHUNK:

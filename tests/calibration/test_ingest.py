@@ -278,7 +278,7 @@ def test_a_report_of_guidellm(tmp_path):
     assert requests["output_tokens"].tolist() == [11, 11, 1, 2]
     assert run.meta.notes[0].startswith("0-poisson-2.5: 1 requests that did not finish are left out")
     write_run(run, tmp_path / "run")
-    assert read_run(tmp_path / "run").requests["error"].fillna("").tolist() == ["", "", "incomplete", ""]
+    assert read_run(tmp_path / "run").requests["error"].fillna("").tolist() == ["", "", "cut: incomplete", ""]
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,18 @@ def test_requests_cut_off_are_replayed_and_not_compared(run):
     document = validated(synthetic.calibration(), synthetic.cut(run, [3, 79]))
     summary = document["phases"]["load-0.3"]
     assert summary["requests"] == {"sent": 80, "compared": 78}
-    assert "2 of 80 requests did not finish" in summary["notes"][0]
+    assert "2 of 80 requests were cut off" in summary["notes"][0]
     found = errors(document, "load-0.3")
     assert max(abs(found[f"{name}_s_{point}"]) for name in ("ttft", "tpot", "e2e") for point in ("mean", "p99")) < EXACT
+
+
+def test_requests_that_failed_without_a_token_are_not_replayed(run):
+    added = synthetic.cut(run, [0]).requests.iloc[[0]].assign(first_token_s=np.nan, error="HTTP 500")
+    requests = pd.concat([run.requests, added], ignore_index=True)
+    summary = validated(synthetic.calibration(), replace(run, requests=requests))["phases"]["load-0.3"]
+    assert summary["requests"] == {"sent": 81, "compared": 80}
+    assert summary["metrics"]["ttft_s"]["p99"]["ape"] < EXACT
+    assert "1 requests failed without a token: they are not replayed" in summary["notes"]
 
 
 def test_settings_can_be_replaced(run):
@@ -172,6 +181,13 @@ def test_what_differs_less_is_noted(run):
         "the calibration is for async scheduling True",
         "the calibration is for KV cache type fp8",
     ]
+
+
+def test_a_run_that_the_fit_has_seen_is_recognised(run):
+    seen = synthetic.calibration(provenance=[{"what": "measured run", "source": "here", "sha256": "abc"}])
+    assert validated(seen, run, sha256="def")["notes"] == []
+    (note,) = validated(seen, run, sha256="abc")["notes"]
+    assert note.startswith("the calibration was fitted on this run (measured run)")
 
 
 def test_load_beyond_the_measured_range_is_said(run):

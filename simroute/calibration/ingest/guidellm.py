@@ -12,6 +12,7 @@ from typing import Any
 
 from simroute.calibration.ingest.described import Described, Found, load_phase, request_table, run_of
 from simroute.calibration.ingest.files import count, read_json, seconds
+from simroute.calibration.replay import CUT
 from simroute.calibration.runs import Run
 from simroute.errors import CalibrationError
 
@@ -82,7 +83,7 @@ def _row(request: Any, phase: int, request_id: str, where: str, status: str) -> 
         "finish_s": seconds(last, f"{where}: last_token_iteration") if ok else None,
         "chunk_s": [],
         "ok": ok,
-        "error": None if ok else status,
+        "error": None if ok else f"{CUT}: {status}" if status == "incomplete" else status,
     }
 
 

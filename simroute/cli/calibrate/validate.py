@@ -54,11 +54,12 @@ def validate(
     An assertion must hold for every load phase, or for one: 'load-0.6: ttft_p50_ape < 10%'.
     """
     from simroute.calibration.replay import parsed_overrides
+    from simroute.calibration.runs import ITERATIONS
     from simroute.calibration.validate import chosen_phases, metrics
     from simroute.calibration.validate import validate as compare
     from simroute.cli.assertions import enforce, parse
     from simroute.cli.progress import shown_progress
-    from simroute.hardware.calibration_file import load_calibration
+    from simroute.hardware.calibration_file import file_sha256, load_calibration
     from simroute.results.store import prepare
 
     loaded = load_calibration(calibration)
@@ -70,9 +71,17 @@ def validate(
     assertions = [parse(text, names, metrics(), what="load phase", examples=examples) for text in assert_ or ()]
     if output:
         prepare(output)
+    sha256 = file_sha256(run / ITERATIONS) if run.is_dir() else None
     with shown_progress(names, hidden=quiet or json) as progress:
         validation = compare(
-            loaded, measured, phases, overrides=overrides, replicates=replicates, seed=seed, progress=progress
+            loaded,
+            measured,
+            phases,
+            overrides=overrides,
+            replicates=replicates,
+            seed=seed,
+            sha256=sha256,
+            progress=progress,
         )
     if output:
         _store(output, validation)
