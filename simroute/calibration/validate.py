@@ -20,7 +20,7 @@ from simroute.errors import CalibrationError, CatalogueError, UsageError, unknow
 from simroute.hardware import catalogue
 from simroute.hardware.calibration import Calibration
 from simroute.results.extrapolation import StepTimes, extrapolated
-from simroute.results.intervals import ENOUGH, LEVEL
+from simroute.results.intervals import ENOUGH, LEVEL, interval
 from simroute.results.latency import generated_tokens, itl_statistics, latencies, statistics
 from simroute.results.metrics import rounded
 from simroute.results.run import FleetRun
@@ -251,7 +251,7 @@ def _entry(truth: float, ours: float, others: Sequence[float]) -> dict[str, Any]
         error = ours / truth - 1.0
     elif ours == truth:
         error = 0.0
-    low, high = np.quantile(others, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if others else (np.nan, np.nan)
+    low, high = interval(others, ours) if others else (np.nan, np.nan)
     slack = _ROUNDING * abs(truth)
     stated = not np.isnan(truth) and not np.isnan(low)
     return {
@@ -259,8 +259,8 @@ def _entry(truth: float, ours: float, others: Sequence[float]) -> dict[str, Any]
         "predicted": ours,
         "error": error,
         "ape": abs(error),
-        "low": float(low),
-        "high": float(high),
+        "low": low,
+        "high": high,
         "held": bool(low - slack <= truth <= high + slack) if stated else None,
     }
 
