@@ -21,6 +21,8 @@ BLOCK_STEPS = 20
 """Most steps in a row that go into the same fold: neighbours share the machine's moods, and a fold must not."""
 BLOCKS = 25
 """Least number of such blocks in a group that is large enough."""
+KNOTS = 18
+"""Token counts tried as knots: three in two octaves from 1 to 4,096."""
 KNOT_TOLERANCE = 0.003
 """Loss of accuracy (relative, root mean square on unseen steps) at which a knot still goes."""
 PADDING_GAIN = 0.01
@@ -44,7 +46,7 @@ class Form:
 
 def fine_form(steps: Steps, graph_sizes: tuple[int, ...] = ()) -> Form:
     """The form with every knot that is worth trying."""
-    return Form(candidate_knots(padded_tokens(steps, graph_sizes)), graph_sizes)
+    return Form(candidate_knots(padded_tokens(steps, graph_sizes), KNOTS), graph_sizes)
 
 
 def padded_tokens(steps: Steps, graph_sizes: Sequence[int]) -> Floats:

@@ -123,7 +123,7 @@ def steps_of(runs: Sequence[Run]) -> Steps:
 def outputs_s(iterations: pd.DataFrame) -> Floats:
     """When each step's output was there (run clock), from the definition of `service_s`; rows in order of output."""
     begun_s = (iterations["t_s"] + iterations["sched_s"]).to_numpy(np.float64)
-    service_s = iterations["service_s"].to_numpy(np.float64)
+    service_s = np.fmax(iterations["service_s"].to_numpy(np.float64), 0.0)
     out_s = np.empty(len(begun_s))
     last_s = -np.inf
     for i, (begin, service) in enumerate(zip(begun_s.tolist(), service_s.tolist(), strict=True)):
