@@ -93,7 +93,7 @@ def build(scenario: Scenario) -> Built:
         (
             *trace.notes,
             *(note for v in variants for note in v.notes),
-            *basis_notes(pools),
+            *basis_notes(pools, variants),
             *_doubts(trace, pools, targets),
         ),
     )
