@@ -7,7 +7,7 @@ padding by k-fold error. Imports numpy, hardware and this room's knots, solve an
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ KNOT_TOLERANCE = 0.003
 """Loss of accuracy (relative, root mean square on unseen steps) at which a knot still goes."""
 PADDING_GAIN = 0.01
 """Least relative gain in k-fold error for which CUDA-graph padding is believed."""
+LEAST_UNSAMPLED = 0.01
+"""Share of steps with a chunk that ends no prompt from which on the cost of sampling shows."""
 COLUMNS = ("prefill_seqs", "decode_seqs", "prefill_pairs", "decode_context_tokens", "sampled_seqs")
 """Inputs that cost in proportion, in the order of `calibration.SLOPES`."""
 
@@ -37,16 +39,22 @@ class Form:
 
     knots: tuple[int, ...]
     graph_sizes: tuple[int, ...] = ()
+    samples: bool = True
+    """Whether sampling can be told apart from what else a request costs; if not, its column is 0."""
 
     def matrix(self, steps: Steps) -> Floats:
         """One row a step: the GEMM ramps at its (padded) tokens, then the inputs of `COLUMNS`."""
         tokens = padded_tokens(steps, self.graph_sizes)
-        return np.column_stack([ramps(tokens, self.knots), *(steps[name] for name in COLUMNS)])
+        others = np.column_stack([steps[name] for name in COLUMNS])
+        others[:, -1] *= self.samples
+        return np.column_stack([ramps(tokens, self.knots), others])
 
 
 def fine_form(steps: Steps, graph_sizes: tuple[int, ...] = ()) -> Form:
     """The form with every knot that is worth trying."""
-    return Form(candidate_knots(padded_tokens(steps, graph_sizes), KNOTS), graph_sizes)
+    unsampled = steps["sampled_seqs"] < steps["prefill_seqs"] + steps["decode_seqs"]
+    knots = candidate_knots(padded_tokens(steps, graph_sizes), KNOTS)
+    return Form(knots, graph_sizes, samples=bool(unsampled.mean() > LEAST_UNSAMPLED))
 
 
 def padded_tokens(steps: Steps, graph_sizes: Sequence[int]) -> Floats:
@@ -114,7 +122,7 @@ def _pruned(steps: Steps, weights: Floats, graph_sizes: tuple[int, ...]) -> tupl
     fine = fine_form(steps, graph_sizes)
     errors = _FoldErrors(fine, steps, weights)
     knots = pruned(fine.knots, errors, KNOT_TOLERANCE)
-    return Form(knots, graph_sizes), errors(knots)
+    return replace(fine, knots=knots), errors(knots)
 
 
 class _FoldErrors:

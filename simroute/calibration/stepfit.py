@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simroute.calibration.form import FOLDS, Form, blocks_of, cell_weights, cells_of, chosen_form, fine_form, folds_of
-from simroute.calibration.solve import MAD_SD, Floats, Robust, robust_relative, weighted_quantile
+from simroute.calibration.solve import MAD_SD, Floats, Robust, compressed, robust_relative, times, weighted_quantile
 from simroute.calibration.steps import Steps
 from simroute.hardware.calibration import SLOPES, Covariance, StepTerms, gemm_name
 
@@ -69,7 +69,7 @@ def fit_steps(steps: Steps, paddings: Iterable[tuple[int, ...]] = ()) -> StepFit
     first = _settled(steps, fine_form(steps), weights)
     form = chosen_form(first.used, first.weights, paddings)
     found = _settled(steps, form, weights)
-    predicted_s = form.matrix(steps) @ found.solved.values
+    predicted_s = times(form.matrix(steps), found.solved.values)
     scale = _mean_scale(steps, predicted_s, found.stalls)
     values = found.solved.values * scale
     launch_s = min(_least_between_s(steps), values[0])
@@ -106,7 +106,7 @@ def _settled(steps: Steps, form: Form, weights: Floats) -> _Settled:
         kept = weights * ~stalls
         solved = robust_relative(matrix, used.duration_s, kept)
         stalls = _stalls(solved.residuals, weights)
-        level = _levels(steps, matrix @ solved.values, stalls)
+        level = _levels(steps, times(matrix, solved.values), stalls)
     return _Settled(used, kept, stalls, solved)
 
 
@@ -171,7 +171,7 @@ def _unseen(form: Form, found: _Settled) -> Floats:
         if inside.any():
             rest = ~inside if (~inside).any() else inside
             solved = robust_relative(matrix[rest], steps.duration_s[rest], found.weights[rest])
-            predicted_s[inside] = matrix[inside] @ solved.values
+            predicted_s[inside] = times(matrix[inside], solved.values)
     return predicted_s
 
 
@@ -203,7 +203,8 @@ def _covariance(matrix: Floats, found: _Settled, change: Floats) -> Floats:
     active = solved.values > 0
     relative = matrix[:, active] / steps.duration_s[:, None]
     weights = found.weights * solved.weights
-    bread = np.linalg.pinv(relative.T @ (relative * weights[:, None]))
+    half, _ = compressed(relative * np.sqrt(weights)[:, None], weights)
+    bread = np.linalg.pinv(half.T @ half)
     scores = relative * (weights * solved.residuals)[:, None]
     blocks = blocks_of(steps)
     summed = np.column_stack([np.bincount(blocks, column) for column in scores.T])
