@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simroute.cli.calibrate.ingest.options import SetOpt
+
 if TYPE_CHECKING:
     from simroute.calibration.runs import Run
     from simroute.calibration.validate import Validation
@@ -19,33 +21,39 @@ if TYPE_CHECKING:
 DOCUMENT, PAGE = "validation.json", "validation.html"
 
 
+CalibrationArg = Annotated[Path, typer.Argument(metavar="CALIBRATION", help="Calibration file (YAML).")]
+RunArg = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Run directory, or a detailed result of `vllm bench serve`.")
+]
+PhaseOpt = Annotated[
+    list[str] | None, typer.Option("--phase", metavar="NAME", help="Only this load phase (repeatable).")
+]
+LoadOpt = Annotated[
+    list[float] | None,
+    typer.Option("--load", metavar="F", help="Only the load at this fraction of capacity, as 0.6 (repeatable)."),
+]
+AssertOpt = Annotated[
+    list[str] | None,
+    typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'tpot_mean_ape < 5%' (repeatable)."),
+]
+ReplicatesOpt = Annotated[
+    int, typer.Option("--replicates", metavar="N", min=0, max=10_000, help="Replays for the intervals.")
+]
+OutputOpt = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write validation.json and validation.html.")
+]
+
+
 def validate(
-    calibration: Annotated[Path, typer.Argument(metavar="CALIBRATION", help="Calibration file (YAML).")],
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run directory, or a detailed result of `vllm bench serve`.")
-    ],
-    phase: Annotated[
-        list[str] | None, typer.Option("--phase", metavar="NAME", help="Only this load phase (repeatable).")
-    ] = None,
-    load: Annotated[
-        list[float] | None,
-        typer.Option("--load", metavar="F", help="Only the load at this fraction of capacity, as 0.6 (repeatable)."),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="An engine setting, as num_gpu_blocks=2588 (repeatable)."),
-    ] = None,
-    assert_: Annotated[
-        list[str] | None,
-        typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'tpot_mean_ape < 5%' (repeatable)."),
-    ] = None,
-    replicates: Annotated[
-        int, typer.Option("--replicates", metavar="N", min=0, max=10_000, help="Replays for the intervals.")
-    ] = 20,
+    calibration: CalibrationArg,
+    run: RunArg,
+    phase: PhaseOpt = None,
+    load: LoadOpt = None,
+    set_: SetOpt = None,
+    assert_: AssertOpt = None,
+    replicates: ReplicatesOpt = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the replicates.")] = 0,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write validation.json and validation.html.")
-    ] = None,
+    output: OutputOpt = None,
     json: Annotated[bool, typer.Option("--json", help="Print validation.json to stdout, and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no tables.")] = False,
 ) -> None:
