@@ -85,12 +85,12 @@ class RunMeta(_Strict):
     (`schema_version` is "schema", `hf_config` is "model_config"): pydantic keeps those names for itself.
     """
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, validation_alias="schema", serialization_alias="schema")
     gpu: str
     driver: str | None = None
     vllm: str
     model: str
-    hf_config: dict[str, Any] = Field(alias="model_config")
+    hf_config: dict[str, Any] = Field(validation_alias="model_config", serialization_alias="model_config")
     scheme: str
     tensor_parallel: int = Field(default=1, ge=1)
     engine_args: dict[str, Any] = Field(default_factory=dict)

@@ -13,27 +13,50 @@ HUBER_SDS = 1.5
 """Residuals beyond so many robust standard deviations count by their size, not by its square."""
 MAD_SD = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
+MANY_ROWS = 10
+"""So many rows a column are reduced to as many as there are columns before they are solved."""
+CHUNK_ROWS = 256
+"""Rows that are multiplied at once: few enough for BLAS to stay in one thread. Its threads wait for each other in
+turns, and crawl where an engine that is being measured holds the cores."""
 ROUNDS = 30
 """Most re-weightings; the weights settle in about ten."""
+SETTLED = 1e-4
+"""Relative change of every value at which they have."""
 
 
 def nonnegative(matrix: Floats, target: Floats) -> Floats:
     """The x ≥ 0 that makes |matrix @ x - target| least; a column of zeros gets 0."""
     from scipy.optimize import nnls
 
-    size = np.linalg.norm(matrix, axis=0)
+    size = np.sqrt(np.einsum("ij,ij->j", matrix, matrix))
     used = size > 0
     found = np.zeros(matrix.shape[1])
     if used.any():
-        rows, right = compressed(matrix[:, used] / size[used], target)
+        rows, right = matrix[:, used] / size[used], target
+        if len(rows) > MANY_ROWS * rows.shape[1]:
+            rows, right = compressed(rows, right)
         found[used] = nnls(rows, right, maxiter=100 * matrix.shape[1])[0] / size[used]
     return found
 
 
 def compressed(matrix: Floats, target: Floats) -> tuple[Floats, Floats]:
-    """As few rows as `matrix` has columns (and one more) that have the same least-squares solutions and residual."""
-    triangle = np.asarray(np.linalg.qr(np.column_stack([matrix, target]), mode="r"))
-    return triangle[:, :-1], triangle[:, -1]
+    """As few rows as `matrix` has columns (and one more) that have the same least-squares solutions and residual.
+
+    The square root of the normal equations' matrix, summed over chunks of rows.
+    """
+    both = np.column_stack([matrix, target])
+    total = np.zeros((both.shape[1], both.shape[1]))
+    for begin in range(0, len(both), CHUNK_ROWS):
+        chunk = both[begin : begin + CHUNK_ROWS]
+        total += chunk.T @ chunk
+    values, vectors = np.linalg.eigh(total)
+    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    return root[:, :-1], root[:, -1]
+
+
+def times(matrix: Floats, values: Floats) -> Floats:
+    """`matrix @ values`, in this thread (see CHUNK_ROWS)."""
+    return np.asarray(np.einsum("ij,j->i", matrix, values))
 
 
 class Robust(NamedTuple):
@@ -55,10 +78,10 @@ def robust_relative(matrix: Floats, measured: Floats, weights: Floats) -> Robust
     for _ in range(ROUNDS):
         root = np.sqrt(weights * huber)
         before, values = values, nonnegative(relative * root[:, None], root)
-        residuals = relative @ values - 1
+        residuals = times(relative, values) - 1
         scale = max(weighted_quantile(np.abs(residuals), 0.5, weights) * MAD_SD, 1e-9)
         huber = np.minimum(1.0, HUBER_SDS * scale / np.maximum(np.abs(residuals), 1e-12))
-        if np.allclose(values, before, rtol=1e-6, atol=0):
+        if np.allclose(values, before, rtol=SETTLED, atol=0):
             break
     return Robust(values, residuals, huber)
 

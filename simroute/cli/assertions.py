@@ -1,6 +1,6 @@
 """Assertions on results: `ttft_p99 < 2s`, `quant_aware: slo_attainment >= 95%`.
 
-Owns the grammar, and the list of metrics of a run; other commands bring their own list. Imports only errors.
+Owns the grammar, and the list of metrics of a run; other commands bring their own list. Imports errors and typer.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import typer
+
 from simroute.errors import UsageError, unknown
 
+EXIT_ASSERTION = 99
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -127,6 +130,15 @@ def parse(
     keys, dimension = metrics[metric]
     value = _value(text, found["value"], dimension, op)
     return Assertion(text.strip(), policy, metric, keys, dimension, op, value)
+
+
+def enforce(assertions: Iterable[Assertion], summaries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Tell on stderr what does not hold for the summaries (label → summary), and exit with `EXIT_ASSERTION` if so."""
+    lines = [line for assertion in assertions for line in assertion.failures(summaries)]
+    for line in lines:
+        typer.echo(line, err=True)
+    if lines:
+        raise typer.Exit(EXIT_ASSERTION)
 
 
 def _value(text: str, value: str, dimension: str, op: str) -> float | str:

@@ -13,7 +13,7 @@ import typer
 import typer.core
 
 from simroute import __version__, interrupt
-from simroute.cli import calibrate, catalogue, scenario, trace
+from simroute.cli import calibrate, capability, catalogue, scenario, trace
 from simroute.cli.run import EXIT_INTERRUPTED, run
 from simroute.errors import SimrouteError
 
@@ -51,6 +51,7 @@ app.command()(scenario.check)
 app.command()(scenario.schema)
 app.add_typer(trace.app, name="trace")
 app.add_typer(calibrate.app, name="calibrate")
+app.add_typer(capability.app, name="capability")
 app.add_typer(catalogue.app, name="catalogue")
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simroute.cli.scenario import ScenarioArg, SetOpt, TraceOpt
 
 if TYPE_CHECKING:
-    from simroute.cli.assertions import Assertion
     from simroute.scenario.build import Built
     from simroute.scenario.run import RunResult
 
-EXIT_ASSERTION = 99
 EXIT_INTERRUPTED = 130
 ReplicatesOpt = Annotated[
     int | None,
@@ -59,7 +57,7 @@ def run(
     An assertion must hold for every policy, or for one: 'quant_aware: slo_attainment >= 95%'. Ctrl-C keeps what is
     done, marked as partial.
     """
-    from simroute.cli.assertions import parse
+    from simroute.cli.assertions import enforce, parse
     from simroute.cli.progress import shown_progress
     from simroute.results.store import prepare
     from simroute.scenario.build import build
@@ -89,20 +87,12 @@ def run(
         missing = ", ".join(label for label in labels if label not in begun) or "none"
         _warn([f"interrupted: results are partial (not begun: {missing})" + _UNCHECKED * bool(assertions)])
         raise typer.Exit(EXIT_INTERRUPTED)
-    _check(assertions, {r.summary["policy"]: r.summary for r in result.results})
+    enforce(assertions, {r.summary["policy"]: r.summary for r in result.results})
 
 
 def _warn(lines: Sequence[str]) -> None:
     for line in lines:
         typer.echo(f"warning: {line}", err=True)
-
-
-def _check(assertions: Sequence[Assertion], summaries: Mapping[str, Mapping[str, Any]]) -> None:
-    failures = [line for assertion in assertions for line in assertion.failures(summaries)]
-    for line in failures:
-        typer.echo(line, err=True)
-    if failures:
-        raise typer.Exit(EXIT_ASSERTION)
 
 
 def _show(result: RunResult, *, json: bool, quiet: bool, output: Path | None) -> None:

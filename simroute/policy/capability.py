@@ -76,6 +76,12 @@ class TableQuality:
         rows = [self._rows.get((variant.model, variant.quantization, c)) for c in (request_class, DEFAULT_NAME)]
         return rows[0] or rows[1]
 
+    def rows_of(self, variant: Variant) -> list[QualityRow]:
+        """The rows of the variant, one for each class that has its own, in the order in which they were given."""
+        return [
+            row for row in self._rows.values() if (row.model, row.quantization) == (variant.model, variant.quantization)
+        ]
+
     def score(self, variant: Variant, request_class: str) -> tuple[float, float, float]:
         """(mean, low, high) as `QualityOracle`; raises CatalogueError where nothing is known."""
         row = self.find(variant, request_class)

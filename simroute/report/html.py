@@ -28,6 +28,11 @@ from simroute.results.compare import Summary, answer, rank
 
 def render(data: ReportInput) -> str:
     """The whole page as text; the same input gives the same page."""
+    return page("report.html.j2", _context(data))
+
+
+def page(template: str, context: Mapping[str, Any]) -> str:
+    """A template of this room, filled in; it is given plotly as well."""
     import jinja2
     from plotly.offline import get_plotlyjs
 
@@ -38,7 +43,7 @@ def render(data: ReportInput) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("report.html.j2").render(_context(data), plotly_js=get_plotlyjs())
+    return environment.get_template(template).render(context, plotly_js=get_plotlyjs())
 
 
 def _context(data: ReportInput) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def with_intervals(summary: Summary, replicates: Sequence[Replicate]) -> dict[st
             "stability": {str(label): labels.count(label) for label in Stability},
         },
         "intervals": {
-            name: _interval(column, point) for name, column, point in zip(HEADLINES, columns, points, strict=True)
+            name: interval(column, point) for name, column, point in zip(HEADLINES, columns, points, strict=True)
         },
     }
     if len(replicates) < ENOUGH:
@@ -78,7 +78,7 @@ def with_intervals(summary: Summary, replicates: Sequence[Replicate]) -> dict[st
     return {**summary, **rounded(added)}
 
 
-def _interval(column: Sequence[float | None], point: float | None) -> tuple[float, float]:
+def interval(column: Sequence[float | None], point: float | None) -> tuple[float, float]:
     """(low, high) of the middle `LEVEL` of a column, linear between ranks, and `point`; infinite without a bound."""
     values = np.sort([_bound(value) for value in column])
     low, high = (_quantile(values, share) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))

@@ -73,10 +73,10 @@ def write(
     """
     prepare(directory)
     with _one_line(directory):
-        _write_text(directory / SUMMARY, json_text(summary))
-        _write_text(directory / MANIFEST, json_text(manifest))
+        write_text(directory / SUMMARY, json_text(summary))
+        write_text(directory / MANIFEST, json_text(manifest))
         _write_requests(directory / REQUESTS, runs)
-        _write_text(directory / REPORT, report_html())
+        write_text(directory / REPORT, report_html())
     return directory
 
 
@@ -168,8 +168,9 @@ def _write_requests(path: Path, runs: Sequence[FleetRun]) -> None:
             writer.write_table(request_table(run))
 
 
-def _write_text(path: Path, text: str) -> None:
-    with _replacing(path) as temporary:
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, whole or not at all. Raises OutputError."""
+    with _one_line(path.parent), _replacing(path) as temporary:
         temporary.write_text(text, "utf-8")
 
 

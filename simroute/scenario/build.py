@@ -18,7 +18,7 @@ from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.slo import Slo, slo_for
 from simroute.rng import stream
 from simroute.scenario.models import PolicySpec, Scenario, Traffic
-from simroute.scenario.quality import Named, quality_table
+from simroute.scenario.quality import Named, given_rows, quality_table
 from simroute.scenario.steptimes import basis_notes
 from simroute.scenario.variants import Variant, pool_of, variant_of
 from simroute.workload.columns import DEFAULT_NAME
@@ -77,7 +77,8 @@ def build(scenario: Scenario) -> Built:
     _check_scrapes(scenario, trace)
     variants = tuple(variant_of(spec, scenario.calibrations) for spec in scenario.pools)
     names = [Named(v.hardware.model.name, v.hardware.scheme.name) for v in variants]
-    table = quality_table(names, scenario.quality)
+    matrix = scenario.quality.matrix
+    table = quality_table(names, scenario.quality.assumed, given_rows(matrix, names) if matrix else ())
     classes = tuple(dict.fromkeys((*trace.class_names, *scenario.classes)))
     pools = tuple(pool_of(v, _scores(table, name, classes)) for v, name in zip(variants, names, strict=True))
     targets = slos(scenario)
@@ -92,7 +93,7 @@ def build(scenario: Scenario) -> Built:
         (
             *trace.notes,
             *(note for v in variants for note in v.notes),
-            *basis_notes(pools),
+            *basis_notes(pools, variants),
             *_doubts(trace, pools, targets),
         ),
     )

@@ -30,7 +30,7 @@ from simroute.scenario.models import (
     Scenario,
     TraceSource,
 )
-from simroute.scenario.quality import Named, quality_table
+from simroute.scenario.quality import Named, given_rows, quality_table
 from simroute.scenario.source import Keys, Problem
 from simroute.scenario.variants import look_up, variant_of
 from simroute.workload.formats import FORMATS
@@ -47,6 +47,7 @@ class Parts:
     policies: Mapping[int, PolicySpec] = field(default_factory=dict)
     classes: Mapping[str, ClassSpec] = field(default_factory=dict)
     quality: Mapping[int, QualityAssumption] = field(default_factory=dict)
+    matrix: str | None = None
     every_pool: bool = True
     """Whether no pool had to be left out."""
     calibrations: str | None = None
@@ -54,19 +55,24 @@ class Parts:
 
 def parts_of(data: Mapping[str, Any]) -> Parts:
     """The valid parts of a scenario's plain data."""
-    traffic = data.get("traffic")
     classes = data.get("classes")
+    quality = data.get("quality")
     listed = data.get("pools")
     pools = _items(PoolSpec, listed)
     return Parts(
-        traces=_items(TraceSource, traffic.get("traces") if isinstance(traffic, dict) else None),
+        traces=_items(TraceSource, _part(data.get("traffic"), "traces")),
         pools=pools,
         policies=_items(PolicySpec, data.get("policies", [p.name for p in Scenario.model_fields["policies"].default])),
         classes={k: c for k, v in classes.items() if (c := _valid(ClassSpec, v))} if isinstance(classes, dict) else {},
-        quality=_items(QualityAssumption, data.get("quality")),
+        quality=_items(QualityAssumption, quality if isinstance(quality, list) else _part(quality, "assumed")),
+        matrix=matrix if isinstance(matrix := _part(quality, "matrix"), str) else None,
         every_pool=isinstance(listed, list) and len(pools) == len(listed),
         calibrations=folder if isinstance(folder := data.get("calibrations"), str) else None,
     )
+
+
+def _part(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
 
 
 def _items(model: type[M], values: Any) -> dict[int, M]:
@@ -148,8 +154,9 @@ def _catalogue_names(parts: Parts) -> Iterator[Problem]:
         lookups += [((*keys, "model"), partial(catalogue.model, pool.model))]
         lookups += [((*keys, "quantization"), partial(catalogue.scheme, pool.quantization))]
     for i, row in parts.quality.items():
-        lookups += [(("quality", i, "model"), partial(catalogue.model, row.model))]
-        lookups += [(("quality", i, "quantization"), partial(catalogue.scheme, row.quantization))]
+        keys = ("quality", "assumed", i)
+        lookups += [((*keys, "model"), partial(catalogue.model, row.model))]
+        lookups += [((*keys, "quantization"), partial(catalogue.scheme, row.quantization))]
     for where, lookup in lookups:
         yield from _refusals(where, lookup)
 
@@ -189,15 +196,24 @@ def _quality_stated_once(parts: Parts) -> Iterator[Problem]:
             continue
         first = seen.setdefault((model, scheme, row.request_class), i)
         if first != i:
-            yield Problem(
-                ("quality", i), f"{model} {scheme} for {row.request_class} is already assumed in quality[{first}]"
-            )
+            what = f"{model} {scheme} for {row.request_class}"
+            yield Problem(("quality", "assumed", i), f"{what} is already assumed in quality[{first}]")
+
+
+def _matrix_readable(parts: Parts) -> Iterator[Problem]:
+    """The matrix or table of accuracies: its rows, and the names in them."""
+    if parts.matrix is not None:
+        pools = [pool for pool in parts.pools.values() if _hardware_known(pool)]
+        models = {catalogue.model(pool.model).name for pool in pools}
+        named = [Named(model, "") for model in models]
+        yield from _refusals(("quality", "matrix"), partial(given_rows, parts.matrix, named))
 
 
 def _floors_within_reach(parts: Parts) -> Iterator[Problem]:
     hardware = {pool.name: look_up(pool) for pool in parts.pools.values()}
     variants = {name: Named(h.model.name, h.scheme.name) for name, h in hardware.items()}
-    table = quality_table(variants.values(), list(parts.quality.values()))
+    given = given_rows(parts.matrix, variants.values()) if parts.matrix else ()
+    table = quality_table(variants.values(), list(parts.quality.values()), given)
     for request_class, wanted in parts.classes.items():
         if wanted.quality_floor is None:
             continue
@@ -256,5 +272,6 @@ _CHECKS = (
     _policies,
     _policies_fit_pools,
     _quality_stated_once,
+    _matrix_readable,
 )
 _DOUBTS = (_floors_within_reach,)

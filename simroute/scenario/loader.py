@@ -78,17 +78,31 @@ def _validate(source: Source) -> Loaded:
         problems = [p for e in error.errors(include_url=False) if (p := _explain(dict(e))) is not None]
     parts = check.parts_of(source.data)
     problems += check.problems(parts)
+    problems = [problem._replace(keys=_as_written(problem.keys, source.data)) for problem in problems]
     if problems or scenario is None:
         raise ScenarioError([source.locate(p) for p in sorted(problems, key=source.position)])
     return Loaded(scenario, tuple(source.locate(p) for p in check.warnings(parts)))
 
 
+def _as_written(keys: Keys, data: Mapping[str, Any]) -> Keys:
+    """`keys` as the file has them: assumptions about quality may stand in `quality` itself, as a bare list."""
+    bare = keys[:2] == ("quality", "assumed") and isinstance(data.get("quality"), list)
+    return ("quality", *keys[2:]) if bare else keys
+
+
 def _resolve_paths(data: dict[str, Any], base: Path) -> None:
-    """Let relative paths of traces, calibrations and models' config.json start at the scenario file."""
+    """Let relative paths of traces, calibrations, matrices and models' config.json start at the scenario file."""
     traffic = data.get("traffic")
     traces = traffic.get("traces") if isinstance(traffic, dict) else None
-    pools = data.get("pools")
-    for items, field in ((traces, "path"), (pools, "model"), (pools, "calibration"), ([data], "calibrations")):
+    pools, quality = data.get("pools"), data.get("quality")
+    places = (
+        (traces, "path"),
+        (pools, "model"),
+        (pools, "calibration"),
+        ([data], "calibrations"),
+        ([quality], "matrix"),
+    )
+    for items, field in places:
         for item in items if isinstance(items, list) else ():
             value = item.get(field) if isinstance(item, dict) else None
             if isinstance(value, str) and _is_path(field, value):

@@ -207,11 +207,30 @@ class QualityAssumption(Part):
 
     @model_validator(mode="after")
     def _ordered(self) -> QualityAssumption:
-        low = self.mean if self.low is None else self.low
-        high = self.mean if self.high is None else self.high
-        if not low <= self.mean <= high:
-            raise ValueError(f"low ≤ mean ≤ high must hold, got {low:g}, {self.mean:g}, {high:g}")
+        check_order(
+            self.mean if self.low is None else self.low, self.mean, self.mean if self.high is None else self.high
+        )
         return self
+
+
+def check_order(low: float, mean: float, high: float) -> None:
+    """Raises ValueError, as pydantic's validators do, unless low ≤ mean ≤ high."""
+    if not low <= mean <= high:
+        raise ValueError(f"low ≤ mean ≤ high must hold, got {low:g}, {mean:g}, {high:g}")
+
+
+class QualitySpec(Part):
+    """What is known of answer quality beyond published evaluations; a bare list stands for `assumed`."""
+
+    matrix: Name | None = None
+    """Capability matrix (.json) or table of accuracies (.csv); a relative path starts at the scenario file."""
+    assumed: tuple[QualityAssumption, ...] = ()
+    """Assumptions where nothing was measured or published."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_list(cls, value: Any) -> Any:
+        return {"assumed": value} if isinstance(value, list | tuple) else value
 
 
 class Scenario(Part):
@@ -242,5 +261,5 @@ class Scenario(Part):
     """Samples in the load timeline of the report."""
     replicates: Annotated[int, Field(ge=0, le=10_000, strict=True)] = 0
     """Times that each policy is replayed again with step times drawn anew within their error; 0 for no intervals."""
-    quality: tuple[QualityAssumption, ...] = ()
-    """Assumptions where no published accuracy exists."""
+    quality: QualitySpec = QualitySpec()
+    """What is known of answer quality where nothing is published: a list of assumptions, or a mapping."""

@@ -1,18 +1,23 @@
-"""What is known of answer quality: published evaluations joined with the scenario's assumptions, as one table.
+"""What is known of answer quality: published evaluations, own measurements and assumptions, as one table.
 
 A published *score* is taken as it is. A published *recovery* (a fraction of the 16-bit model's score) is multiplied
-with what is known of that model in bf16; where that is an assumption, so is the product.
-May import errors, hardware, policy and, of this room, models.
+with what is known of that model in bf16; where that is an assumption, so is the product. What a capability matrix or
+a table of accuracies says of a variant and class takes the place of what is published, and the scenario's own
+assumptions take the place of both.
+May import errors, hardware, policy and, of this room, matrix and models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from simroute.errors import CatalogueError
 from simroute.hardware import catalogue
 from simroute.hardware.specs import AccuracyRow
 from simroute.policy.capability import QualityRow, TableQuality
+from simroute.scenario.matrix import read_quality
 from simroute.scenario.models import QualityAssumption
 
 BASE_SCHEME = "bf16"
@@ -26,20 +31,41 @@ class Named(NamedTuple):
     quantization: str
 
 
-def quality_table(variants: Iterable[Named], assumptions: Sequence[QualityAssumption]) -> TableQuality:
-    """Quality of these variants.
+def quality_table(
+    variants: Iterable[Named], assumptions: Sequence[QualityAssumption], given: Sequence[QualityRow] = ()
+) -> TableQuality:
+    """Quality of these variants; `given` are rows as `given_rows` reads them.
 
     Raises CatalogueError for an unknown name, UsageError when one figure is assumed twice.
     """
     stated = [_row(assumption) for assumption in assumptions]
-    models = dict.fromkeys(variant.model for variant in variants)
-    known = TableQuality(_scores(models), stated)
-    derived = list(_recovered(models, known))
     named = {row[:3] for row in stated}
+    given = [row for row in given if row[:3] not in named]
+    named |= {row[:3] for row in given}
+    stated += [row for row in given if row.assumed]
+    models = dict.fromkeys(variant.model for variant in variants)
+    published = [row for row in _scores(models) if row[:3] not in named]
+    scores = [*(row for row in given if not row.assumed), *published]
+    derived = [row for row in _recovered(models, TableQuality(scores, stated)) if row[:3] not in named]
     return TableQuality(
-        [*_scores(models), *(row for row in derived if not row.assumed)],
-        [*stated, *(row for row in derived if row.assumed and row[:3] not in named)],
+        [*scores, *(row for row in derived if not row.assumed)], [*stated, *(row for row in derived if row.assumed)]
     )
+
+
+def given_rows(path: str | Path, variants: Iterable[Named]) -> list[QualityRow]:
+    """The accuracies in a matrix or table, under the catalogue's names or, for other models, those of `variants`.
+
+    Raises UsageError as `read_quality` does, and CatalogueError for a name that is neither.
+    """
+    own = {variant.model.lower(): variant.model for variant in variants}
+    rows = []
+    for row in read_quality(path):
+        try:
+            model = own.get(row.model.lower()) or catalogue.model(row.model).name
+            rows.append(row._replace(model=model, quantization=catalogue.scheme(row.quantization).name))
+        except CatalogueError as error:
+            raise CatalogueError(f"{path}: {error}") from None
+    return rows
 
 
 def _row(assumption: QualityAssumption) -> QualityRow:

@@ -27,6 +27,9 @@ def schema() -> dict[str, Any]:
         then = {"properties": {"options": {"$ref": f"#/$defs/options of {name}"}}}
         policy["allOf"].append({"if": {"properties": {"name": {"const": name}}}, "then": then})
     found["properties"]["policies"]["items"] = {"anyOf": [names, {"$ref": "#/$defs/PolicySpec"}]}
+    quality = found["properties"]["quality"]
+    bare = {"type": "array", "items": {"$ref": "#/$defs/QualityAssumption"}}
+    quality["anyOf"] = [bare, {"$ref": quality.pop("$ref")}]
     return found
 
 

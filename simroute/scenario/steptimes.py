@@ -1,6 +1,6 @@
 """What the pools' step times rest on: said in notes, compared with what was measured, drawn anew for replicates.
 
-May import fleet, hardware, results and rng.
+May import fleet, hardware, results, rng and, of this room, variants.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from simroute.fleet.pool import Pool
 from simroute.hardware.fitted import FittedStepTime
 from simroute.results.extrapolation import StepTimes
 from simroute.rng import stream
+from simroute.scenario.variants import Variant
 
 _SAID = {
     "estimated": "estimated by a roofline model",
@@ -26,11 +27,14 @@ def step_times(pools: Sequence[Pool]) -> dict[str, StepTimes]:
     return {pool.name: _known(pool) for pool in pools}
 
 
-def basis_notes(pools: Sequence[Pool]) -> list[str]:
-    """A line for each pool whose step times are calibrated, and then for those that are not; none if none is."""
+def basis_notes(pools: Sequence[Pool], variants: Sequence[Variant]) -> list[str]:
+    """What the step times of each pool rest on, a line each; none where all are estimates, for every table says so."""
     if all(pool.step_time.estimated for pool in pools):
-        return []  # every table says so
-    return [f"step times of pool {pool.name}: {_basis(pool)}" for pool in pools]
+        return []
+    return [
+        f"step times of pool {pool.name}: {_basis(pool, variant)}"
+        for pool, variant in zip(pools, variants, strict=True)
+    ]
 
 
 def drawn_pools(pools: Sequence[Pool], seed: int, replicate: int) -> tuple[Pool, ...]:
@@ -53,9 +57,9 @@ def _known(pool: Pool) -> StepTimes:
     return StepTimes(model.basis, measured, engine.block_size, engine.max_num_batched_tokens)
 
 
-def _basis(pool: Pool) -> str:
-    said = _SAID[pool.step_time.basis]
-    if not isinstance(pool.step_time, FittedStepTime):
+def _basis(pool: Pool, variant: Variant) -> str:
+    said, found = _SAID[pool.step_time.basis], variant.calibration
+    if found is None:
         return said
-    calibration = pool.step_time.calibration
-    return f"{said} (vLLM {calibration.vllm}; median error of a step {calibration.error.median:.1%})"
+    of = found.calibration
+    return f"{said} ({found.name}, vLLM {of.vllm}, median error of a step {of.error.median:.1%})"

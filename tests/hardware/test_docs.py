@@ -1,12 +1,15 @@
-"""The examples of docs/hardware.md run and print what they say."""
+"""The examples of the pages about hardware and calibration files run and print what they say."""
 
 import doctest
 from pathlib import Path
 
-DOC = Path(__file__).resolve().parents[2] / "docs/hardware.md"
+import pytest
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def test_examples_of_the_hardware_page():
-    results = doctest.testfile(str(DOC), module_relative=False, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
-    assert results.attempted > 15
+@pytest.mark.parametrize(("page", "examples"), [("hardware.md", 16), ("calibration-file.md", 9)])
+def test_examples_of_the_page(page, examples):
+    results = doctest.testfile(str(DOCS / page), module_relative=False, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
+    assert results.attempted >= examples
     assert results.failed == 0

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from simroute.errors import UsageError
+from simroute.hardware import catalogue
+from simroute.hardware.calibration import Calibration, Covariance, FitError, MeasuredRange, StepTerms
+from simroute.hardware.calibration_file import save_calibration
 from simroute.hardware.roofline import ERROR_SD
 from simroute.hardware.steptime import Batch
 from simroute.results.intervals import HEADLINES
@@ -93,8 +96,51 @@ def test_pools_of_one_variant_are_off_together_and_others_on_their_own(reading, 
 
 def test_estimates_alone_need_no_note(scenario):
     built = build(scenario)
-    assert basis_notes(built.pools) == []
+    assert basis_notes(built.pools, built.variants) == []
     assert step_times(built.pools)["only"].measured is None
+
+
+@pytest.fixture
+def calibrated(tmp_path, data):
+    """The scenario with a calibration that decodes one sequence in 10 ms, measured on small batches only."""
+    calibration = Calibration(
+        model="Qwen3-8B",
+        scheme="fp8",
+        gpu="L40S",
+        kv_cache_dtype=catalogue.scheme("fp8").kv_cache_dtype,
+        vllm="0.19.0",
+        basis="measured",
+        step=StepTerms(launch_ms=2, gemm_ms={1: 8, 100: 8, 200: 16}),
+        range=MeasuredRange(
+            tokens=(1, 64), decode_seqs=(1, 64), decode_context_tokens=(1, 9999), prefill_pairs=(1, 9999)
+        ),
+        error=FitError(median=0.021, p90=0.05, bias_sd=0.0),
+        covariance=Covariance(parameters=("launch_ms",), relative=((0.25,),)),
+    )
+    save_calibration(calibration, tmp_path / "own.yaml")
+    data["pools"][0]["calibration"] = "own.yaml"
+    return data
+
+
+def test_intervals_follow_the_covariance_of_a_calibration(reading, calibrated, tmp_path):
+    """Only the launch is uncertain: 2 ms of the 10 that a step takes, and never less than none."""
+    (tmp_path / "trace.csv").write_text("arrival_s,input_tokens,output_tokens\n0,64,101\n")
+    summary = run(reading(calibrated).scenario, replicates=200, jobs=1).results[0].summary
+    assert summary["tpot_s"]["p50"] == pytest.approx(0.010, rel=1e-6)
+    low_s, high_s = summary["intervals"]["tpot_s.p50"]
+    assert low_s == pytest.approx(0.008 + 0.002 * (1 - 1.645 * 0.5), abs=3e-4)
+    assert high_s == pytest.approx(0.008 + 0.002 * (1 + 1.645 * 0.5), abs=3e-4)
+
+
+def test_what_step_times_rest_on_and_where_they_are_extrapolated_is_said(reading, calibrated):
+    result = run(reading(calibrated).scenario, jobs=1)
+    summary = result.results[0].summary
+    (note,) = (note for note in result.built.notes if note.startswith("step times of pool only: "))
+    assert "measured on a real vLLM (" in note
+    assert note.endswith("own.yaml, vLLM 0.19.0, median error of a step 2.1%)")
+    assert summary["by_pool"]["only"]["basis"] == "measured"
+    assert summary["extrapolated"] == ["pool only: 119 tokens in a batch, measured up to 64"]
+    assert not summary["estimated"]
 
 
 def test_progress_is_told_by_policy(scenario):

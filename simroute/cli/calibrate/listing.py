@@ -10,20 +10,8 @@ import typer
 if TYPE_CHECKING:
     from simroute.hardware.calibration import Calibration
 
-_COLUMNS = (
-    "GPU",
-    "model",
-    "scheme",
-    "TP",
-    "vLLM",
-    "basis",
-    "median error",
-    "90 %",
-    "run to run",
-    "tokens",
-    "decoding",
-    "source",
-)
+_PLAIN_WIDTH = 160
+"""Columns of what is not a terminal."""
 
 
 def list_calibrations(
@@ -48,19 +36,21 @@ def list_calibrations(
 def _row(calibration: Calibration) -> tuple[str, ...]:
     error, measured = calibration.error, calibration.range
     return (
-        calibration.gpu,
-        calibration.model,
-        calibration.scheme,
+        f"{calibration.gpu} {calibration.model} {calibration.scheme}",
         str(calibration.tensor_parallel),
         calibration.vllm,
         calibration.basis,
         f"{error.median:.1%}",
         f"{error.p90:.1%}",
         f"{error.bias_sd:.1%}",
-        f"{measured.tokens[0]:,}-{measured.tokens[1]:,}",
-        f"{measured.decode_seqs[0]:,}-{measured.decode_seqs[1]:,}",
+        f"{measured.tokens[1]:,}",
+        f"{measured.decode_seqs[1]:,}",
         "; ".join(dict.fromkeys(p.source for p in calibration.provenance)) or "-",
     )
+
+
+_COLUMNS = ("calibration", "TP", "vLLM", "basis", "median", "90 %", "runs", "tokens", "requests", "source")
+"""Of `_row`: errors of a step (median, 90th percentile) and of a whole run, then the largest batch measured."""
 
 
 def _print(rows: list[tuple[str, ...]], folder: str) -> None:
@@ -72,11 +62,12 @@ def _print(rows: list[tuple[str, ...]], folder: str) -> None:
         typer.echo(f"{folder}: no calibrations")
         return
     options: dict[str, Any] = {"box": SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
-    table = Table(
-        title="Calibrations: errors of a step it had not seen; tokens and decoding requests in a batch", **options
-    )
-    for number, heading in enumerate(_COLUMNS):
-        table.add_column(heading, overflow="fold", no_wrap=number == 0)
+    table = Table(title="Calibrations: error of a step and of runs, largest batch measured", **options)
+    for heading in _COLUMNS:
+        table.add_column(heading, overflow="fold", no_wrap=heading not in ("vLLM", "source"))
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_WIDTH)
+    console.print(table)

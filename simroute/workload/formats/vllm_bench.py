@@ -7,6 +7,7 @@ and `errors` (a failed request is skipped and counted). May import the formats' 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +54,28 @@ def _last_line(error: object) -> str:
 
 
 def _columns(path: Path) -> dict[str, Any]:
-    """The lists used, all of one length. Raises TraceError when the file lacks one."""
+    """The lists used. Raises TraceError when the file lacks one."""
     with open_text(path) as file:
         try:
             result = json.load(file)
         except ValueError as error:
             raise TraceError(f"{path}: not one JSON object: {error}") from error
+    return detailed_lists(result, path, _NAMES)
+
+
+def detailed_lists(result: Any, path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """The lists `names` of a result, one item a request, all of one length, and `errors` where there are any.
+
+    Raises TraceError when `result` is no JSON object or lacks a list.
+    """
     if not isinstance(result, dict):
         raise TraceError(f"{path}: not one JSON object")
-    absent = [name for name in _NAMES if not isinstance(result.get(name), list)]
+    absent = [name for name in names if not isinstance(result.get(name), list)]
     if absent:
         raise TraceError(f"{path}: no list {absent[0]}: run `vllm bench serve` with --save-result --save-detailed")
-    lengths = {name: len(result[name]) for name in _NAMES}
+    lengths = {name: len(result[name]) for name in names}
     if len(set(lengths.values())) > 1:
         raise TraceError(f"{path}: lists of different lengths: {', '.join(f'{k} {n}' for k, n in lengths.items())}")
     errors = result.get("errors")
-    known = errors[: lengths["start_times"]] if isinstance(errors, list) else []
-    return {**{name: result[name] for name in _NAMES}, "errors": known}
+    known = errors[: lengths[names[0]]] if isinstance(errors, list) else []
+    return {**{name: result[name] for name in names}, "errors": known}

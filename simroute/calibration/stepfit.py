@@ -1,0 +1,224 @@
+"""Fits the terms of a step to measured steps: shape from everything, level from load, error and covariance with it.
+
+The shape is a robust non-negative least squares on relative residuals. Steps under load take longer than the same
+steps in a sweep (client, server and engine share the machine), so each sweep has a level of its own, and the terms
+are those under load. The last touch sets the sum of the predicted steps to the sum of the measured ones: a fit that
+holds outliers down is near the median, and a simulator adds up means.
+
+Imports numpy, hardware's calibration and this room's form, solve and steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simroute.calibration.form import FOLDS, Form, blocks_of, cell_weights, cells_of, chosen_form, fine_form, folds_of
+from simroute.calibration.solve import MAD_SD, Floats, Robust, compressed, robust_relative, times, weighted_quantile
+from simroute.calibration.steps import Steps
+from simroute.hardware.calibration import SLOPES, Covariance, StepTerms, gemm_name
+
+STALL_SDS = 8.0
+STALL_RATIO = 2.0
+"""A step so many robust standard deviations and at least so many times longer than predicted is a stall (or, shorter
+by as much, a clock's fault): it is counted and left out."""
+MATCHED_STEPS = 30
+"""Least number of alike steps under load and in a sweep from which their difference in level is taken."""
+ROUNDS = 3
+"""Turns of shape and level: the second moves nothing but the last digits."""
+SMALL_SHARE = 0.25
+"""The quarter of steps with fewest requests shows the time between steps that each costs, however small."""
+_PER_SECOND = {"ms": 1e3, "us": 1e6, "ns": 1e9}
+
+
+@dataclass(frozen=True, slots=True)
+class StepFit:
+    """The fitted terms, and what is known of their errors.
+
+    `predicted_s` has, for every step, the prediction of a fit that did not see its fold; `level` is, for every group,
+    measured over predicted time; `stalls` marks the steps that were left out.
+    """
+
+    steps: Steps
+    form: Form
+    terms: StepTerms
+    covariance: Covariance
+    predicted_s: Floats
+    level: Floats
+    stalls: NDArray[np.bool_]
+
+    @property
+    def group_steps(self) -> NDArray[np.int64]:
+        """Steps of each group that were kept."""
+        return np.bincount(self.steps.group[~self.stalls], minlength=len(self.steps.groups))
+
+    @property
+    def errors(self) -> Floats:
+        """Relative error of every step that was kept, as predicted unseen, the level of its sweep set apart."""
+        relative = self.predicted_s * self.level[self.steps.group] / self.steps.duration_s - 1
+        under_load = self.predicted_s / self.steps.duration_s - 1
+        return np.asarray(np.where(self.steps.load, under_load, relative)[~self.stalls])
+
+
+def fit_steps(steps: Steps, paddings: Iterable[tuple[int, ...]] = ()) -> StepFit:
+    """Fit `steps`; `paddings` are lists of CUDA-graph sizes that the engine may have used."""
+    weights = cell_weights(cells_of(steps))
+    first = _settled(steps, fine_form(steps), weights)
+    form = chosen_form(first.used, first.weights, paddings)
+    found = _settled(steps, form, weights)
+    predicted_s = times(form.matrix(steps), found.solved.values)
+    scale = _mean_scale(steps, predicted_s, found.stalls)
+    values = found.solved.values * scale
+    launch_s = min(_least_between_s(steps), values[0])
+    terms, names, change = _terms(form, values, launch_s)
+    covariance_s = _covariance(form.matrix(steps), found, change) * scale**2
+    return StepFit(
+        steps,
+        form,
+        terms,
+        _relative(names, terms, covariance_s),
+        _unseen(form, found) * scale,
+        _levels(steps, predicted_s * scale, found.stalls),
+        found.stalls,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """A solution in which shape, level and stalls agree: `used` has the sweeps at the level of load, stalls weigh 0."""
+
+    used: Steps
+    weights: Floats
+    stalls: NDArray[np.bool_]
+    solved: Robust
+
+
+def _settled(steps: Steps, form: Form, weights: Floats) -> _Settled:
+    """Shape and level in turn: the shape from steps at one level, the levels by that shape."""
+    matrix = form.matrix(steps)
+    level = np.ones(len(steps.groups))
+    stalls = np.zeros(len(steps), dtype=bool)
+    for _ in range(ROUNDS):
+        used = replace(steps, duration_s=steps.duration_s / _sweep_level(steps, level))
+        kept = weights * ~stalls
+        solved = robust_relative(matrix, used.duration_s, kept)
+        stalls = _stalls(solved.residuals, weights)
+        level = _levels(steps, times(matrix, solved.values), stalls)
+    return _Settled(used, kept, stalls, solved)
+
+
+def _sweep_level(steps: Steps, level: Floats) -> Floats:
+    """By how much each step's group runs longer than load does: 1 under load."""
+    return np.where(steps.load, 1.0, level[steps.group])
+
+
+def _stalls(residuals: Floats, weights: Floats) -> NDArray[np.bool_]:
+    """Steps that are far from all others: `residuals` are predicted / measured - 1."""
+    logs = np.log(np.maximum(residuals + 1, 1e-9))
+    scale = weighted_quantile(np.abs(logs), 0.5, weights) * MAD_SD
+    return np.asarray(np.abs(logs) > max(STALL_SDS * scale, np.log(STALL_RATIO)))
+
+
+def _levels(steps: Steps, predicted_s: Floats, stalls: NDArray[np.bool_]) -> Floats:
+    """Measured over predicted time of every group: of a load phase as it is, of a sweep relative to load.
+
+    A sweep's steps are unlike those of load, so only those cells count in which both have steps; with too few of
+    them, or without load, a sweep has level 1.
+    """
+    cells, kept = cells_of(steps), ~stalls
+    load = steps.load & kept
+    level = np.ones(len(steps.groups))
+    for number, group in enumerate(steps.groups):
+        members = kept & (steps.group == number)
+        if group.is_load and members.any():
+            level[number] = steps.duration_s[members].sum() / predicted_s[members].sum()
+        elif not group.is_load:
+            level[number] = _matched_level(steps.duration_s / predicted_s, cells, members, load)
+    return level
+
+
+def _matched_level(ratio: Floats, cells: NDArray[np.int64], ours: NDArray[np.bool_], load: NDArray[np.bool_]) -> float:
+    """Geometric mean, over the cells that `ours` and `load` share, of our mean `ratio` over theirs."""
+    size = int(cells.max()) + 1
+    counts, means = [], []
+    for members in (ours, load):
+        count = np.bincount(cells[members], minlength=size)
+        counts.append(count)
+        means.append(np.bincount(cells[members], np.log(ratio[members]), minlength=size) / np.maximum(count, 1))
+    shared = np.minimum(*counts)
+    if shared.sum() < MATCHED_STEPS:
+        return 1.0
+    return float(np.exp(np.average(means[0] - means[1], weights=shared)))
+
+
+def _mean_scale(steps: Steps, predicted_s: Floats, stalls: NDArray[np.bool_]) -> float:
+    """What makes the predicted time of the steps under load (without any: of all steps) the measured one."""
+    load = steps.load & ~stalls
+    members = load if load.any() else ~stalls
+    return float(steps.duration_s[members].sum() / predicted_s[members].sum())
+
+
+def _unseen(form: Form, found: _Settled) -> Floats:
+    """Every step as predicted by a fit to the other folds."""
+    steps = found.used
+    matrix, folds = form.matrix(steps), folds_of(steps)
+    predicted_s = np.empty(len(steps))
+    for fold in range(FOLDS):
+        inside = folds == fold
+        if inside.any():
+            rest = ~inside if (~inside).any() else inside
+            solved = robust_relative(matrix[rest], steps.duration_s[rest], found.weights[rest])
+            predicted_s[inside] = times(matrix[inside], solved.values)
+    return predicted_s
+
+
+def _least_between_s(steps: Steps) -> float:
+    """The time between steps with few requests: what each step costs before it begins."""
+    requests = steps["decode_seqs"] + steps["prefill_seqs"]
+    return float(np.median(steps.between_s[requests <= np.quantile(requests, SMALL_SHARE)]))
+
+
+def _terms(form: Form, values: Floats, launch_s: float) -> tuple[StepTerms, list[str], Floats]:
+    """The terms in their units, the names of those fitted, and the matrix from `values` to them in seconds."""
+    knots = len(form.knots)
+    change = np.eye(len(values))
+    change[:knots, :knots] = np.tri(knots)
+    found = change @ values
+    gemm_ms = {tokens: max(value - launch_s, 0.0) * 1e3 for tokens, value in zip(form.knots, found, strict=False)}
+    slopes = {name: float(v) * _PER_SECOND[name[-2:]] for name, v in zip(SLOPES, found[knots:], strict=True)}
+    terms = StepTerms(launch_ms=launch_s * 1e3, gemm_ms=gemm_ms, graph_sizes=form.graph_sizes, **slopes)
+    return terms, [*map(gemm_name, form.knots), *SLOPES], change
+
+
+def _covariance(matrix: Floats, found: _Settled, change: Floats) -> Floats:
+    """Covariance of the fitted terms in seconds, robust to what neighbouring steps have in common.
+
+    The sandwich H⁻¹ M H⁻¹ over the terms above 0, with the scores of a block of consecutive steps summed before they
+    are multiplied (clusters).
+    """
+    steps, solved = found.used, found.solved
+    active = solved.values > 0
+    relative = matrix[:, active] / steps.duration_s[:, None]
+    weights = found.weights * solved.weights
+    half, _ = compressed(relative * np.sqrt(weights)[:, None], weights)
+    bread = np.linalg.pinv(half.T @ half)
+    scores = relative * (weights * solved.residuals)[:, None]
+    blocks = blocks_of(steps)
+    summed = np.column_stack([np.bincount(blocks, column) for column in scores.T])
+    few = len(summed) / max(len(summed) - int(active.sum()), 1)
+    whole = np.zeros((len(active), len(active)))
+    whole[np.ix_(active, active)] = bread @ (summed.T @ summed) @ bread * few
+    return np.asarray(change @ whole @ change.T)
+
+
+def _relative(names: list[str], terms: StepTerms, covariance_s: Floats) -> Covariance:
+    """The covariance of the terms above 0, each relative to its value."""
+    values = terms.values()
+    seconds = np.array([values[name] / _PER_SECOND["ms" if "[" in name else name[-2:]] for name in names])
+    known = np.flatnonzero((seconds > 0) & (np.diag(covariance_s) > 0))
+    relative = covariance_s[np.ix_(known, known)] / np.outer(seconds[known], seconds[known])
+    rows = tuple(tuple(row) for row in relative.tolist())
+    return Covariance(parameters=tuple(names[i] for i in known), relative=rows)

@@ -1,0 +1,61 @@
+"""Time outside the engine: from requests and the steps that served them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from calibration.engine_steps import iteration, meta
+
+from simroute.calibration.overhead import fit_overhead
+from simroute.calibration.runs import REQUEST_COLUMNS, Run
+
+IN_S, PER_TOKEN_S, OUT_S, STEP_S = 4e-3, 3e-6, 2e-3, 20e-3
+
+
+def lonely_requests(n: int, *, every_s: float = 1.0, noise: float = 0.0) -> Run:
+    """Requests one at a time: in (4 ms and 3 us a token), one step for the prompt, two tokens, out (2 ms)."""
+    rng = np.random.default_rng(0)
+    rows, requests = [], []
+    for i in range(n):
+        sent_s, prompt = i * every_s, int(rng.integers(50, 2000))
+        begun_s = sent_s + (IN_S + PER_TOKEN_S * prompt) * float(np.exp(rng.normal(0, noise)))
+        rows.append(iteration(0, begun_s, STEP_S, [(0, prompt)], []))
+        rows.append(iteration(0, begun_s + STEP_S, STEP_S, [], [prompt + 1]))
+        first_s, last_s = begun_s + STEP_S + OUT_S, begun_s + 2 * STEP_S + OUT_S
+        requests.append((0, f"r{i}", sent_s, prompt, 2, first_s, last_s, [first_s, last_s], True, None))
+    return Run(meta(), pd.DataFrame(rows), pd.DataFrame(requests, columns=list(REQUEST_COLUMNS)))
+
+
+def test_the_terms_are_found_again():
+    found = fit_overhead([lonely_requests(40)])
+    assert found is not None
+    assert found.terms.overhead_ms == pytest.approx((IN_S + OUT_S) * 1e3)
+    assert found.terms.per_input_token_us == pytest.approx(PER_TOKEN_S * 1e6)
+    assert (found.inbound, found.outbound) == (40, 40)
+
+
+def test_noise_is_averaged_out():
+    found = fit_overhead([lonely_requests(300, noise=0.2)])
+    assert found is not None
+    assert found.terms.overhead_ms == pytest.approx((IN_S + OUT_S) * 1e3, rel=0.1)
+    assert found.terms.per_input_token_us == pytest.approx(PER_TOKEN_S * 1e6, rel=0.2)
+
+
+def test_requests_that_wait_for_others_say_nothing_of_the_way_in():
+    """Sent every 30 ms, a request finds the one before still decoding: its wait is the engine's."""
+    assert fit_overhead([lonely_requests(40, every_s=0.03)]) is None
+
+
+def test_too_few_requests_say_nothing():
+    assert fit_overhead([lonely_requests(5)]) is None
+    run = lonely_requests(40)
+    assert fit_overhead([Run(run.meta, run.iterations, run.requests.head(0))]) is None
+
+
+def test_failed_requests_are_left_out():
+    run = lonely_requests(40)
+    run.requests.loc[:9, ["ok", "first_token_s"]] = [False, np.nan]
+    found = fit_overhead([run])
+    assert found is not None
+    assert (found.inbound, found.outbound) == (30, 30)
