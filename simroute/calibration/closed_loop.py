@@ -1,26 +1,23 @@
 """A closed loop against one simulated engine: as many requests in flight as clients, each answer starts the next.
 
 This is how most published benchmarks load a server (`--max-concurrency` of vLLM's bench serve). Owns `closed_loop`;
-may import engine and hardware; simpy where it runs.
+may import engine and hardware.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simroute.engine.clock import Clock
 from simroute.engine.config import EngineConfig
 from simroute.engine.replica import Replica
 from simroute.engine.sequence import EngineRequest
 from simroute.hardware.calibration import RequestTerms
 from simroute.hardware.steptime import StepTimeModel
-
-if TYPE_CHECKING:
-    import simpy
 
 Floats = NDArray[np.float64]
 
@@ -63,9 +60,7 @@ def closed_loop(
 
     The first `concurrency` are sent at once. `overhead` is the time a request needs from the client to the engine.
     """
-    import simpy
-
-    env = simpy.Environment()
+    env = Clock()
     clients = _Clients(env, requests, overhead or RequestTerms())
     clients.replica = Replica(env, config, step_time, clients)
     for _ in range(concurrency):
@@ -85,7 +80,7 @@ class _Clients:
 
     replica: Replica
 
-    def __init__(self, env: simpy.Environment, requests: Sequence[tuple[int, int]], overhead: RequestTerms) -> None:
+    def __init__(self, env: Clock, requests: Sequence[tuple[int, int]], overhead: RequestTerms) -> None:
         self.env = env
         self.sent_s, self.first_token_s, self.finish_s = np.full((3, len(requests)), np.nan)
         self.preemptions = 0
@@ -103,9 +98,9 @@ class _Clients:
         request = EngineRequest(index, self.env.now, input_tokens, output_tokens)
         arrival.callbacks.append(lambda _: self.replica.submit(request))
 
-    def first_token(self, request: EngineRequest, at_s: float) -> None:
+    def first_token(self, index: int, at_s: float) -> None:
         """See Observer."""
-        self.first_token_s[request.index] = at_s
+        self.first_token_s[index] = at_s
 
     def finished(self, request: EngineRequest, at_s: float) -> None:
         """See Observer."""
