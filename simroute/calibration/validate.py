@@ -33,6 +33,8 @@ TOTALS = ("requests_per_s", "output_tokens_per_s", "duration_s", "preemptions")
 NUMBERS = (*((latency, point) for latency in LATENCIES for point in POINTS), *((total,) for total in TOTALS))
 """Everything that is compared, by its place among a phase's metrics."""
 REPLICATES = 20
+FEW_REQUESTS = 100
+"""Of fewer requests, the 99th percentile is close to the largest value, and chance decides it."""
 _FRACTION_STEP = 0.005
 _ROUNDING = 1e-9
 """Relative error of sums of floats: an interval without width still holds what it equals."""
@@ -281,6 +283,9 @@ def _phase_notes(of: Measured) -> list[str]:
         )
     if of.refused:
         notes.append(f"{of.refused} requests failed without a token: they are not replayed")
+    finished = int(of.compared.sum())
+    if finished < FEW_REQUESTS:
+        notes.append(f"only {finished} requests: p99 is nearly the largest of them, and p90 rests on few")
     if np.isnan(of.tokens_per_chunk):
         notes.append("times of single tokens were not recorded: ITL is not compared")
     elif of.tokens_per_chunk > TOKENS_PER_CHUNK:

@@ -118,6 +118,10 @@ def test_requests_that_failed_without_a_token_are_not_replayed(run):
     assert "1 requests failed without a token: they are not replayed" in summary["notes"]
 
 
+def test_few_requests_are_said_to_be_few(run):
+    assert "only 80 requests: p99" in validated(synthetic.calibration(), run)["phases"]["load-0.3"]["notes"][0]
+
+
 def test_settings_can_be_replaced(run):
     small = parsed_overrides(["num_gpu_blocks=66", "max-num-seqs=64"])
     assert small == {"num_gpu_blocks": 66, "max_num_seqs": 64}
