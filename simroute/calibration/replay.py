@@ -150,8 +150,8 @@ def measured(run: Run, phase: Phase) -> Measured:
 def replayed(of: Measured, calibration: Calibration, engine: EngineConfig) -> FleetRun:
     """What `calibration` predicts for the same requests, sent at the same times to one replica of `engine`.
 
-    The calibration's request terms are added to first and last token; of the requests, those compared count as
-    completed. Raises CalibrationError when the engine would reject what was served.
+    Of the requests, those compared count as completed. Raises CalibrationError when the engine would reject what was
+    served.
     """
     pool = Pool(
         name=POOL,
@@ -160,6 +160,7 @@ def replayed(of: Measured, calibration: Calibration, engine: EngineConfig) -> Fl
         engine=engine,
         step_time=FittedStepTime(calibration),
         gpus_per_replica=calibration.tensor_parallel,
+        request=calibration.request,
     )
     trace = of.run.trace
     run = simulate(trace, [pool], _TheOne(), policy_name="predicted", seed=0)
@@ -170,15 +171,10 @@ def replayed(of: Measured, calibration: Calibration, engine: EngineConfig) -> Fl
             f"phase '{of.phase.name}': the replay rejects {rejected.sum()} of {of.compared.sum()} requests that were "
             f"served ({reasons}; max_model_len {engine.max_model_len}): give the engine's own settings with --set"
         )
-    terms = calibration.request
-    overhead_s = terms.overhead_s(0) + terms.per_input_token_us * 1e-6 * trace.input_tokens
-    finish_s = run.finish_s + overhead_s
     return replace(
         run,
-        first_token_s=run.first_token_s + overhead_s,
-        finish_s=finish_s,
         status=np.where(of.compared, run.status, Status.UNFINISHED).astype(np.int8),
-        end_s=float(finish_s[of.compared].max()),
+        end_s=float(run.finish_s[of.compared].max()),
     )
 
 

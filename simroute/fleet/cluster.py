@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 
-import numpy as np
 import simpy
 from simpy.events import NORMAL
 
@@ -199,7 +198,7 @@ class _Cluster:
             trace=self.trace,
             policy=policy_name,
             seed=seed,
-            **recorder.columns(end_s, np.array([engine.max_model_len for engine in self.engines])),
+            **recorder.columns(end_s, self.pools),
             reject_reasons=tuple(recorder.reject_reasons),
             itl=recorder.itl,
             timeline=self.sampler.timeline(),

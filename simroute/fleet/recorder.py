@@ -1,16 +1,20 @@
-"""What the fleet writes down while it runs, in flat arrays. Owns `Recorder`; may import engine, results, workload."""
+"""What the fleet writes down while it runs, in flat arrays. Owns `Recorder`; may import engine, fleet.pool,
+results and workload."""
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simroute.engine.sequence import EngineRequest
+from simroute.fleet.pool import Pool
 from simroute.results.itl import ItlHistogram
 from simroute.results.run import Status
-from simroute.workload.columns import Ints
+from simroute.workload.columns import Floats, Ints
 from simroute.workload.trace import Trace
 
 NOT_ASKED = -1
@@ -54,11 +58,8 @@ class Recorder:
         self.status[request.index] = Status.REJECTED
         self.reject_code[request.index] = self.reject_reasons.index(reason)
 
-    def columns(self, end_s: float, max_model_len: Ints) -> dict[str, Any]:
-        """FleetRun's columns; what would have happened after `end_s` has not happened.
-
-        `max_model_len`, by replica, cuts answers short.
-        """
+    def columns(self, end_s: float, pools: Sequence[Pool]) -> dict[str, Any]:
+        """FleetRun's columns, with `pools` by replica; what would have happened after `end_s` has not happened."""
         first_token_s = np.frombuffer(self.first_token_s, dtype=np.float64)
         first_token_s[first_token_s > end_s] = np.nan
         finish_s = np.frombuffer(self.finish_s, dtype=np.float64)
@@ -67,11 +68,13 @@ class Recorder:
         status[completed] = Status.COMPLETED
         replica = np.frombuffer(self.replica, dtype=np.int32)
         generated = self._trace.output_tokens.copy()
+        max_model_len = np.array([pool.engine.max_model_len for pool in pools])
         room = max_model_len[replica[completed]] - self._trace.input_tokens[completed]
         generated[completed] = np.minimum(generated[completed], room)
+        outside_s = self._outside_s(replica, pools)
         return {
-            "first_token_s": first_token_s,
-            "finish_s": finish_s,
+            "first_token_s": first_token_s + outside_s,
+            "finish_s": finish_s + outside_s,
             "status": status,
             "replica": replica,
             "preemptions": np.frombuffer(self.preemptions, dtype=np.int32),
@@ -79,6 +82,12 @@ class Recorder:
             "reject_code": np.frombuffer(self.reject_code, dtype=np.int8),
             "generated_tokens": generated,
         }
+
+    def _outside_s(self, replica: NDArray[np.int32], pools: Sequence[Pool]) -> Floats:
+        """Seconds each request waits outside its engine, by the terms of its pool."""
+        fixed_s, token_s = np.array([(pool.request.overhead_s(0), pool.request.token_s) for pool in pools]).T
+        outside_s: Floats = fixed_s[replica] + token_s[replica] * self._trace.input_tokens
+        return outside_s
 
     def prefix_tokens(self, replica: int) -> tuple[int, int]:
         """(queried, hit) prompt tokens of the requests that `replica` has admitted, each counted once."""

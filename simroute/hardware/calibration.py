@@ -98,9 +98,14 @@ class RequestTerms(Part):
     per_input_token_us: NonNegative = 0.0
     """For every token of the prompt."""
 
+    @property
+    def token_s(self) -> float:
+        """Seconds for every token of the prompt."""
+        return self.per_input_token_us * 1e-6
+
     def overhead_s(self, input_tokens: int) -> float:
         """Seconds that a request of `input_tokens` waits outside the engine before its first token."""
-        return self.overhead_ms * 1e-3 + self.per_input_token_us * 1e-6 * input_tokens
+        return self.overhead_ms * 1e-3 + self.token_s * input_tokens
 
 
 class MeasuredRange(Part):

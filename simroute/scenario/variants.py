@@ -13,6 +13,7 @@ from simroute.engine.config import EngineConfig
 from simroute.errors import CalibrationError, CatalogueError
 from simroute.fleet.pool import Pool
 from simroute.hardware import catalogue
+from simroute.hardware.calibration import RequestTerms
 from simroute.hardware.memory import KvCapacity, engine_defaults, kv_blocks
 from simroute.hardware.reference import REFERENCE_INPUT_TOKENS, REFERENCE_OUTPUT_TOKENS, reference_cost
 from simroute.hardware.select import FoundCalibration, calibration_at, calibration_in, step_time_model
@@ -148,6 +149,7 @@ def _doubts(found: FoundCalibration | None, engine: EngineConfig) -> list[str]:
 def pool_of(variant: Variant, quality: Mapping[str, tuple[float, float, float]]) -> Pool:
     """The pool as the fleet takes it; `quality` maps request classes to (mean, low, high)."""
     spec, hardware, engine = variant.spec, variant.hardware, variant.engine
+    measured = variant.calibration.calibration if variant.calibration else None
     step_time = step_time_model(
         hardware.model,
         hardware.scheme,
@@ -155,7 +157,7 @@ def pool_of(variant: Variant, quality: Mapping[str, tuple[float, float, float]])
         spec.tensor_parallel,
         kv_cache_dtype=spec.kv_cache_dtype,
         async_scheduling=engine.async_scheduling,
-        calibration=variant.calibration.calibration if variant.calibration else None,
+        calibration=measured,
     )
     usd_per_hour = hardware.usd_per_gpu_hour * spec.tensor_parallel
     info = VariantInfo(
@@ -171,7 +173,8 @@ def pool_of(variant: Variant, quality: Mapping[str, tuple[float, float, float]])
         max_num_seqs=engine.max_num_seqs,
         quality=dict(quality),
     )
-    return Pool(spec.name, spec.replicas, info, engine, step_time, spec.tensor_parallel)
+    request = measured.request if measured else RequestTerms()
+    return Pool(spec.name, spec.replicas, info, engine, step_time, spec.tensor_parallel, request)
 
 
 def _reference_load(engine: EngineConfig) -> dict[str, int]:
