@@ -10,7 +10,6 @@ from simroute.hardware.calibration import RequestTerms
 from simroute.hardware.steptime import StepTimeModel
 from simroute.policy.snapshot import VariantInfo
 
-
 NOTHING = RequestTerms()
 
 

@@ -14,7 +14,7 @@ from simroute.engine.sequence import EngineRequest
 from simroute.fleet.pool import Pool
 from simroute.results.itl import ItlHistogram
 from simroute.results.run import Status
-from simroute.workload.columns import Floats, Ints
+from simroute.workload.columns import Floats
 from simroute.workload.trace import Trace
 
 NOT_ASKED = -1
