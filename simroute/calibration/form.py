@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from simroute.calibration.knots import candidate_knots, merged, pruned, ramps
+from simroute.calibration.knots import candidate_knots, eliminated, fewest, merged, ramps
 from simroute.calibration.solve import Floats, compressed, nonnegative, robust_relative
 from simroute.calibration.steps import Steps
 
@@ -43,18 +43,17 @@ class Form:
     """Whether sampling can be told apart from what else a request costs; if not, its column is 0."""
 
     def matrix(self, steps: Steps) -> Floats:
-        """One row a step: the GEMM ramps at its (padded) tokens, then the inputs of `COLUMNS`."""
+        """One row a step: the GEMM ramps at its (padded) tokens, the inputs of `COLUMNS`, and the arrivals."""
         tokens = padded_tokens(steps, self.graph_sizes)
         others = np.column_stack([steps[name] for name in COLUMNS])
         others[:, -1] *= self.samples
-        return np.column_stack([ramps(tokens, self.knots), others])
+        return np.column_stack([ramps(tokens, self.knots), others, steps.arrivals])
 
 
-def fine_form(steps: Steps, graph_sizes: tuple[int, ...] = ()) -> Form:
-    """The form with every knot that is worth trying."""
+def fine_form(steps: Steps) -> Form:
+    """The form with every knot that is worth trying, without padding."""
     unsampled = steps["sampled_seqs"] < steps["prefill_seqs"] + steps["decode_seqs"]
-    knots = candidate_knots(padded_tokens(steps, graph_sizes), KNOTS)
-    return Form(knots, graph_sizes, samples=bool(unsampled.mean() > LEAST_UNSAMPLED))
+    return Form(candidate_knots(steps.tokens, KNOTS), samples=bool(unsampled.mean() > LEAST_UNSAMPLED))
 
 
 def padded_tokens(steps: Steps, graph_sizes: Sequence[int]) -> Floats:
@@ -104,25 +103,20 @@ def cell_weights(cells: NDArray[np.int64]) -> Floats:
 
 
 def chosen_form(steps: Steps, weights: Floats, paddings: Iterable[tuple[int, ...]]) -> Form:
-    """The form with the least error on unseen steps: as few knots as it takes, padded where that is seen to be so.
+    """The form with the least error on unseen steps: padded where that is seen to be so, as few knots as it takes.
 
-    `paddings` are the lists of CUDA-graph sizes to try besides none.
+    `paddings` are the lists of CUDA-graph sizes to try besides none; each is judged by the best of its choices of
+    knots, on the same steps with the same weights.
     """
-    best, least = _pruned(steps, weights, ())
-    plain = least
+    form = fine_form(steps)
+    weights = weights * robust_relative(form.matrix(steps), steps.duration_s, weights).weights
+    path = eliminated(form.knots, _FoldErrors(form, steps, weights))
     for sizes in paddings:
-        form, error = _pruned(steps, weights, sizes)
-        if error < least and error < plain * (1 - PADDING_GAIN):
-            best, least = form, error
-    return best
-
-
-def _pruned(steps: Steps, weights: Floats, graph_sizes: tuple[int, ...]) -> tuple[Form, float]:
-    """The knots worth keeping under this padding, and their k-fold error."""
-    fine = fine_form(steps, graph_sizes)
-    errors = _FoldErrors(fine, steps, weights)
-    knots = pruned(fine.knots, errors, KNOT_TOLERANCE)
-    return replace(fine, knots=knots), errors(knots)
+        padded = replace(form, graph_sizes=sizes)
+        other = eliminated(form.knots, _FoldErrors(padded, steps, weights))
+        if min(other)[0] < min(path)[0] * (1 - PADDING_GAIN):
+            form, path = padded, other
+    return replace(form, knots=fewest(path, KNOT_TOLERANCE))
 
 
 class _FoldErrors:
@@ -131,7 +125,7 @@ class _FoldErrors:
     def __init__(self, fine: Form, steps: Steps, weights: Floats) -> None:
         self._knots = fine.knots
         matrix = fine.matrix(steps)
-        root = np.sqrt(weights * robust_relative(matrix, steps.duration_s, weights).weights)
+        root = np.sqrt(weights)
         rows, ones = matrix / steps.duration_s[:, None] * root[:, None], root
         folds = folds_of(steps)
         present = [fold for fold in range(FOLDS) if (folds == fold).any()]
@@ -140,7 +134,7 @@ class _FoldErrors:
 
     def __call__(self, knots: Sequence[int]) -> float:
         """Root mean square of relative errors on the fold that was left out."""
-        others = len(COLUMNS)
+        others = len(COLUMNS) + 1
         change = np.zeros((len(self._knots) + others, len(knots) + others))
         change[: len(self._knots), : len(knots)] = merged(self._knots, knots)
         change[len(self._knots) :, len(knots) :] = np.eye(others)

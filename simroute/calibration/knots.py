@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -67,18 +68,29 @@ def merged(fine: Sequence[int], kept: Sequence[int]) -> Floats:
     return np.vstack([values[:1], np.diff(values, axis=0)])
 
 
-def pruned(
-    knots: Sequence[int], error: Callable[[Sequence[int]], float], tolerance: float = TOLERANCE
-) -> tuple[int, ...]:
-    """The fewest of `knots` whose `error` is within `tolerance` (in root mean square) of the least seen.
+Path: TypeAlias = list[tuple[float, tuple[int, ...]]]
+"""(error, knots) of ever fewer knots."""
 
-    Knots go one by one, each time the one that is missed least; the two ends stay.
-    """
+
+def eliminated(knots: Sequence[int], error: Callable[[Sequence[int]], float]) -> Path:
+    """The path from all `knots` to the two ends: they go one by one, each time the one that is missed least."""
     kept = tuple(knots)
-    tried = [(error(kept), kept)]
+    path = [(error(kept), kept)]
     while len(kept) > 2:
         fewer = [kept[:i] + kept[i + 1 :] for i in range(1, len(kept) - 1)]
         found, kept = min(((error(these), these) for these in fewer), key=lambda pair: pair[0])
-        tried.append((found, kept))
-    limit = np.hypot(min(found for found, _ in tried), tolerance)
-    return next(these for found, these in reversed(tried) if found <= limit)
+        path.append((found, kept))
+    return path
+
+
+def fewest(path: Path, tolerance: float = TOLERANCE) -> tuple[int, ...]:
+    """The fewest knots of `path` whose error is within `tolerance` (in root mean square) of its least."""
+    limit = np.hypot(min(found for found, _ in path), tolerance)
+    return next(these for found, these in reversed(path) if found <= limit)
+
+
+def pruned(
+    knots: Sequence[int], error: Callable[[Sequence[int]], float], tolerance: float = TOLERANCE
+) -> tuple[int, ...]:
+    """As few of `knots` as keep the `error` within `tolerance` of the least seen on the way."""
+    return fewest(eliminated(knots, error), tolerance)

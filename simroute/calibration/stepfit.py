@@ -182,10 +182,15 @@ def _least_between_s(steps: Steps) -> float:
 
 
 def _terms(form: Form, values: Floats, launch_s: float) -> tuple[StepTerms, list[str], Floats]:
-    """The terms in their units, the names of those fitted, and the matrix from `values` to them in seconds."""
+    """The terms in their units, the names of those fitted, and the matrix from `values` to them in seconds.
+
+    What an arrival costs the step that it falls into counts as part of the request's prefill: that way it grows with
+    the rate of requests, as it does on a machine that server and engine share.
+    """
     knots = len(form.knots)
-    change = np.eye(len(values))
+    change = np.eye(knots + len(SLOPES), len(values))
     change[:knots, :knots] = np.tri(knots)
+    change[knots, -1] = 1.0
     found = change @ values
     gemm_ms = {tokens: max(value - launch_s, 0.0) * 1e3 for tokens, value in zip(form.knots, found, strict=False)}
     slopes = {name: float(v) * _PER_SECOND[name[-2:]] for name, v in zip(SLOPES, found[knots:], strict=True)}

@@ -29,6 +29,7 @@ INPUTS = (
     "sampled_seqs",
 )
 """The columns of an iteration that a step's duration is a function of: the fields of `steptime.Batch`."""
+_TIMES = ("duration_s", "between_s", "arrivals")
 MOST_UNUSABLE = 0.05
 """Share of iterations without a usable duration from which on the clock, not the engine, is at fault."""
 IDLE_GAP_RATIO = 3.0
@@ -50,11 +51,14 @@ class Steps:
 
     `duration_s` is from the output of the step before to this output while the engine is busy: model, sampling, and
     the CPU time between steps (`between_s`) that nothing hides. Under asynchronous scheduling that time is near 0.
+    `arrivals` are the requests that clients sent while the step ran: where the server shares cores with the engine,
+    reading and tokenizing them slows the step.
     """
 
     inputs: dict[str, Floats]
     duration_s: Floats
     between_s: Floats
+    arrivals: Floats
     group: NDArray[np.int64]
     groups: tuple[Group, ...]
     unusable: int = 0
@@ -109,11 +113,12 @@ def steps_of(runs: Sequence[Run]) -> Steps:
             "measure again"
         )
     table = table[usable]
-    columns: dict[str, Any] = {name: table[name].to_numpy(np.float64) for name in (*INPUTS, "duration_s", "between_s")}
+    columns: dict[str, Any] = {name: table[name].to_numpy(np.float64) for name in (*INPUTS, *_TIMES)}
     return Steps(
         {name: columns[name] for name in INPUTS},
         columns["duration_s"],
         columns["between_s"],
+        columns["arrivals"],
         table["group"].to_numpy(np.int64),
         tuple(groups),
         lost,
@@ -142,10 +147,13 @@ def _of_run(run: Run) -> tuple[pd.DataFrame, list[Group]]:
         is_load = phase.kind == "load"
         group = Group(Path(run.name).name, phase.name if is_load else "sweep", is_load)
         numbers.append(names.setdefault(group, len(names)))
+    duration_s = table["service_s"].to_numpy(np.float64) + between_s
+    sent_s = np.sort(run.requests["arrival_s"].to_numpy(np.float64))
     return (
         table.assign(
             between_s=between_s,
-            duration_s=table["service_s"].to_numpy(np.float64) + between_s,
+            duration_s=duration_s,
+            arrivals=np.searchsorted(sent_s, out_s) - np.searchsorted(sent_s, out_s - duration_s),
             group=np.array(numbers, dtype=np.int64)[table["phase"].to_numpy()],
         ),
         list(names),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import pytest
 from calibration.engine_steps import DEFAULT_GRAPHS, Engine, load, measured, sweep
 
+from simroute.calibration.runs import REQUEST_COLUMNS
 from simroute.calibration.stepfit import StepFit, fit_steps
-from simroute.calibration.steps import steps_of
+from simroute.calibration.steps import outputs_s, steps_of
 from simroute.hardware.steptime import Batch
 
 
@@ -77,6 +80,19 @@ def test_the_level_is_that_of_load():
     assert found.level == pytest.approx([0.94, 1.0], rel=0.01)
     assert found.terms.gemm_ms[2048] == pytest.approx(40.0, rel=0.03)  # only the sweep went there
     assert found.terms.decode_context_token_ns == pytest.approx(60.0, rel=0.04)
+
+
+def test_what_arrivals_cost_is_charged_to_their_prefill():
+    """A step during which a request arrives takes 3 ms more: the server reads it on the engine's cores."""
+    run = measured(Engine())
+    steps = run.iterations
+    joined = np.flatnonzero((steps["phase"] == 1) & (steps["prefill_seqs"] == 1))
+    steps.loc[joined - 1, "service_s"] += 3e-3
+    arrival_s = outputs_s(steps)[joined - 1] - 1e-3
+    requests = pd.DataFrame({name: [None] * len(joined) for name in REQUEST_COLUMNS}).assign(arrival_s=arrival_s)
+    found = fit_steps(steps_of([replace(run, requests=requests)]))
+    assert found.terms.prefill_seq_us == pytest.approx(3050, rel=0.1)
+    assert found.terms.gemm_ms[2048] == pytest.approx(40.0, rel=0.03)
 
 
 def test_a_sweep_alone_is_fitted_as_it_is():
