@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
+from operator import attrgetter
 
 import simpy
 from simpy.events import EventPriority
@@ -16,10 +17,7 @@ class Clock(simpy.Environment):
     was reckoned, so that what is due then is due.
     """
 
-    @property
-    def now(self) -> float:
-        """The time in seconds."""
-        return self._now
+    now: float = property(attrgetter("_now"), doc="The time in seconds.")  # type: ignore[assignment]
 
     def schedule_at(self, event: simpy.Event, priority: EventPriority, at_s: float) -> None:
         """Queue `event` for `at_s`, which is not before now except by rounding."""

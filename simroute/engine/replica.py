@@ -106,7 +106,7 @@ class Replica:
         scheduler, stretch = self.scheduler, self._stretch
         steps = beyond = 0
         if stretch is not None:
-            steps = min(stretch.next_point(self.env.now), self._points)
+            steps = min(stretch.next_point(self.env.now)[0], self._points)
             if steps > stretch.steps:
                 beyond = scheduler.group.blocks_beyond_stop()
         return (scheduler.used_blocks_after(steps) - beyond) / scheduler.pool.usable
@@ -119,10 +119,10 @@ class Replica:
         if stretch is not None:
             if not scheduler.blocked:  # the stretch ends at the next schedule point
                 now = self.env.now
-                point = stretch.next_point(now)
+                point, at_s = stretch.next_point(now)
                 if point < self._points:
                     self._points = point
-                    self._wake_at(stretch.point_s(point))
+                    self._wake_at(at_s)
         elif self._idle:
             self._idle = False
             self._wake_at(self.env.now)
@@ -136,7 +136,7 @@ class Replica:
         """The run ends now: carry out what has been scheduled."""
         stretch = self._stretch
         if stretch is not None:
-            self._points = min(stretch.next_point(self.env.now), self._points)
+            self._points = min(stretch.next_point(self.env.now)[0], self._points)
             self._take_stretch(stretch)
             if self._points > stretch.steps and self.scheduler.group.size:
                 self._drain()
@@ -175,9 +175,13 @@ class Replica:
         self._wake_s = NEVER
 
     def _complete(self, now: float) -> None:
+        """Process the outputs with last tokens that have arrived by now (there are some on their way)."""
         completions = self._completions
-        while completions and completions[0][0] <= now:
-            end_s, finishing = completions.popleft()
+        while completions:
+            end_s, finishing = completions[0]
+            if end_s > now:
+                return
+            completions.popleft()
             self.scheduler.update(finishing)
             for request in finishing:
                 self._finished(request, end_s)
@@ -242,13 +246,13 @@ class Replica:
         if base_s < start_s:
             self.idle_s += start_s - base_s
             base_s = start_s
-        first_s = intercept_s + slope_s * (group.offsets + size * (group.steps + 1))
-        growth_s = slope_s * size
-        self._stretch = Stretch(start_s, base_s, steps, first_s, growth_s, self._lag)
+        half_s = slope_s * size * 0.5
+        linear_s = intercept_s + slope_s * (group.offsets + size * (group.steps + 1)) - half_s
+        self._stretch = Stretch(start_s, base_s, steps, linear_s, half_s, self._lag)
         self._points = points
         points -= self._lag
-        self._wake_s = end_s = base_s + points * (first_s + growth_s * 0.5 * (points - 1))  # as Stretch.point_s
-        self._schedule_at(self._wake, AFTER_ARRIVALS, end_s)
+        self._wake_s = at_s = base_s + points * (linear_s + half_s * points)
+        self._schedule_at(self._wake, AFTER_ARRIVALS, at_s)
         return True
 
     def _take_stretch(self, stretch: Stretch) -> None:
@@ -258,21 +262,24 @@ class Replica:
         before the last tokens of those who stop have arrived. That step is the first of the next stretch.
         """
         self._stretch = None
-        _, base_s, planned, first_s, growth_s, _ = stretch
+        _, base_s, planned, linear_s, half_s, _ = stretch
         steps = self._points
         if steps > planned:
             steps = planned
         elif not steps:
             return
         scheduler = self.scheduler
-        size = scheduler.group.size
-        self._end_s = end_s = base_s + steps * (first_s + growth_s * 0.5 * (steps - 1))
+        group = scheduler.group
+        size = group.size
+        self._end_s = end_s = base_s + steps * (linear_s + half_s * steps)
         self.steps += steps
         self.output_tokens += steps * size
-        self._gaps((first_s, first_s + (steps - 1) * growth_s, steps, size))
-        leaving = scheduler.run_decode(steps)
-        if leaving:
-            self._completions.append((end_s, leaving))
+        self._gaps((linear_s + half_s, linear_s + half_s * (2 * steps - 1), steps, size))
+        if not scheduler.roomy:
+            scheduler.take_blocks(steps)
+        group.steps = reached = group.steps + steps
+        if reached == group.next_stop:
+            self._completions.append((end_s, scheduler.leave()))
 
     def _drain(self) -> None:
         """One step of those who go on, scheduled while the last tokens of others are in flight."""
@@ -285,6 +292,8 @@ class Replica:
         self.steps += 1
         self.output_tokens += size
         self._gaps((duration_s, duration_s, 1, size))
-        leaving = scheduler.run_decode(1)
-        if leaving:
-            self._completions.append((self._end_s, leaving))
+        if not scheduler.roomy:
+            scheduler.take_blocks(1)
+        group.steps += 1
+        if group.steps == group.next_stop:
+            self._completions.append((self._end_s, scheduler.leave()))

@@ -16,7 +16,7 @@ from operator import attrgetter
 from simroute.engine.blocks import NO_HIT, Hit, KVPool
 from simroute.engine.config import EngineConfig
 from simroute.engine.decode_group import DecodeGroup
-from simroute.engine.output import NOBODY, SchedulerOutput
+from simroute.engine.output import SchedulerOutput
 from simroute.engine.request_queue import FCFSQueue, PriorityQueue
 from simroute.engine.runs import RunPool
 from simroute.engine.sequence import EngineRequest
@@ -157,7 +157,7 @@ class Scheduler:
             counts = self._admit(out, counts, threshold, budget)
         out.batch = Batch(*counts)
         if size and group.steps == group.next_stop:
-            out.finishing = [*self._leave(), *out.finishing]
+            out.finishing = [*self.leave(), *out.finishing]
             out.finishing.sort(key=_by_admission)
         if not together and self._counting_pool is not None:
             self._form_group()
@@ -168,10 +168,11 @@ class Scheduler:
         running = self.running
         for request in finishing:
             self._demand_tokens -= request.stop_tokens + self._block_size
-            if request not in running:  # preempted while its last token was in flight
+            try:
+                del running[request]
+            except KeyError:  # preempted while its last token was in flight
                 self.waiting.remove(request)
                 continue
-            del running[request]
             if not self.roomy:
                 self.pool.register(request, (request.stop_tokens - 1) // self._block_size)
                 self.pool.release(request)
@@ -364,17 +365,12 @@ class Scheduler:
             return steps, steps
         return limit, limit + (self._lag if limit == to_stop and not hits_to_come else 0)
 
-    def run_decode(self, steps: int) -> list[EngineRequest]:
-        """Take `steps` steps as bounded by `decode_run`; returns the requests whose last token is in the last step."""
-        group = self.group
-        if not self.roomy and self._counting_pool is not None:
-            self._counting_pool.take(group.blocks_for(steps))
-        group.steps = reached = group.steps + steps
-        if reached != group.next_stop:
-            return NOBODY
-        return group.pop_leaving() if self.roomy else self._leave()
+    def take_blocks(self, steps: int) -> None:
+        """The blocks that so many steps of the group take, bounded by `decode_run`."""
+        assert self._counting_pool is not None
+        self._counting_pool.take(self.group.blocks_for(steps))
 
-    def _leave(self) -> list[EngineRequest]:
+    def leave(self) -> list[EngineRequest]:
         """Members whose last token is scheduled leave the group, with what they wrote registered."""
         group = self.group
         if self.roomy:

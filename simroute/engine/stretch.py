@@ -7,37 +7,31 @@ from typing import NamedTuple
 
 
 class Stretch(NamedTuple):
-    """`steps` steps, the first taking `first_s`, each next one `growth_s` more; the step before ends at `base_s`.
+    """`steps` steps that follow one that ends at `base_s`; the first k of them take k * (linear_s + k * half_s).
 
-    Step j of the stretch is scheduled at point j: point 0 is `start_s`, point j is where step j-1 ends (`lag` 0) or,
-    under async scheduling, where step j-2 ends (`lag` 1).
+    So the first takes linear_s + half_s, and each next one 2 * half_s more. Step j is scheduled at point j: point 0 is
+    `start_s`, point j is where step j-1 ends (`lag` 0) or, under async scheduling, where step j-2 ends (`lag` 1).
     """
 
     start_s: float
     base_s: float
     steps: int
-    first_s: float
-    growth_s: float
+    linear_s: float
+    half_s: float
     lag: int
 
-    def point_s(self, point: int) -> float:
-        """When schedule point `point` is reached."""
-        start_s, base_s, _, first_s, growth_s, lag = self
-        if point == 0:
-            return start_s
-        steps = point - lag
-        return base_s + steps * (first_s + growth_s * 0.5 * (steps - 1))
-
-    def next_point(self, now_s: float) -> int:
-        """The first schedule point at or after `now_s`; as many steps have been scheduled before `now_s`."""
-        start_s, base_s, _, first_s, growth_s, lag = self
+    def next_point(self, now_s: float) -> tuple[int, float]:
+        """The first schedule point at or after `now_s`, with its time; as many steps were scheduled before `now_s`."""
+        start_s, base_s, _, linear_s, half_s, lag = self
         if now_s <= start_s:
-            return 0
+            return 0, start_s
         elapsed_s = now_s - base_s
         if elapsed_s <= 0:
-            return 1
-        # elapsed = k (linear + half k), solved for k; then corrected for rounding
-        half = growth_s * 0.5
-        linear = first_s - half
-        steps = int(2 * elapsed_s / (linear + sqrt(linear * linear + 4 * half * elapsed_s)))
-        return steps + lag if steps * (linear + half * steps) >= elapsed_s else steps + lag + 1
+            return 1, base_s if lag else base_s + linear_s + half_s
+        # elapsed = k (linear + half k), solved for k and rounded up, then corrected where the root was rounded
+        k = int(2 * elapsed_s / (linear_s + sqrt(linear_s * linear_s + 4 * half_s * elapsed_s)))
+        passed_s = k * (linear_s + half_s * k)
+        if passed_s < elapsed_s:
+            k += 1
+            passed_s = k * (linear_s + half_s * k)
+        return k + lag, base_s + passed_s
