@@ -25,7 +25,7 @@ LAUNCH_S = 50e-6
 CPU_S = 0.2e-3
 """CPU time of a step that asynchronous scheduling does not hide, one GPU (as in roofline.py). Nothing was fitted: with
 it, a run of vLLM 0.19 on a RTX 4090 is predicted to 1 %."""
-RANKS_CPU_S = 0.95e-3
+RANKS_CPU_S = 0.97e-3
 """The same when workers in other processes get each step from the scheduler. Fitted to the six rows with 4 clients of
 Llama-3.1-70B fp8 on 2, 4 and 8 H100 (vLLM 0.10.2, asynchronous scheduling). Newer versions may hide more."""
 BIAS_SD = 0.06

@@ -131,11 +131,19 @@ def _chunks(sizes: Floats, most: int) -> list[int]:
 
 
 def fitted_terms(inputs: Floats, seconds: Floats, knots: tuple[int, ...], overhead_s: float) -> StepTerms:
-    """The terms nearest to `seconds`, in ratio, none of them negative; `inputs` has a row a step, as in `Batch`."""
+    """The terms nearest to `seconds`, in ratio, none of them negative; `inputs` has a row a step, as in `Batch`.
+
+    What contexts and pairs cost is told by steps that differ in nothing else; the other terms are fitted to what is
+    left. Otherwise they would bend to where a measured GEMM is not monotone.
+    """
+    prefill_seqs, prefill_tokens, prefill_pairs, decode_seqs, context, _ = inputs.T
+    context_s = slope_within(decode_seqs, context, seconds, prefill_seqs == 0)
+    pair_s = slope_within(prefill_tokens, prefill_pairs, seconds, (decode_seqs == 0) & (prefill_seqs == 1))
+    known_s = overhead_s + context * context_s + prefill_pairs * pair_s
     weight = np.sqrt(step_weights(inputs)) / seconds
-    values = nonnegative(_matrix(inputs, knots) * weight[:, None], (seconds - overhead_s) * weight)
-    gemm_s, slopes = np.cumsum(values[: len(knots)]), values[len(knots) :]
-    prefill_seq_s, pair_s, decode_seq_s, context_s = slopes.tolist()
+    matrix = np.column_stack([ramps(prefill_tokens + decode_seqs, knots), prefill_seqs, decode_seqs])
+    values = nonnegative(matrix * weight[:, None], (seconds - known_s) * weight)
+    gemm_s, (prefill_seq_s, decode_seq_s) = np.cumsum(values[: len(knots)]), values[len(knots) :].tolist()
     return StepTerms(
         launch_ms=overhead_s * 1e3,
         gemm_ms={tokens: float(value) * 1e3 for tokens, value in zip(knots, gemm_s, strict=True)},
@@ -154,14 +162,23 @@ def step_weights(inputs: Floats) -> Floats:
     weights: Floats = np.zeros(len(inputs))
     for members, share in (*kinds, (prefills & decodes, 1 - DECODE_SHARE - PREFILL_SHARE)):
         weights[members] = share / max(members.sum(), 1)
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
-def _matrix(inputs: Floats, knots: tuple[int, ...]) -> Floats:
-    prefill_seqs, prefill_tokens, prefill_pairs, decode_seqs, context, _ = inputs.T
-    tokens = ramps(prefill_tokens + decode_seqs, knots)
-    matrix: Floats = np.column_stack([tokens, prefill_seqs, prefill_pairs, decode_seqs, context])
-    return matrix
+def slope_within(groups: Floats, x: Floats, seconds: Floats, members: NDArray[np.bool_]) -> float:
+    """Seconds a unit of `x` adds, told by `members` of equal `groups`; 0 where none differ.
+
+    Least squares of relative errors, with a level of its own for each group.
+    """
+    top = bottom = 0.0
+    for group in np.unique(groups[members]):
+        rows = members & (groups == group)
+        weight = seconds[rows] ** -2.0
+        x_off = x[rows] - np.average(x[rows], weights=weight)
+        top += float((weight * x_off * seconds[rows]).sum())
+        bottom += float((weight * x_off**2).sum())
+    return max(top / bottom, 0.0) if bottom else 0.0
 
 
 def predicted_s(step: StepTerms, inputs: Floats) -> Floats:

@@ -27,6 +27,7 @@ from simroute.hardware.weights import (
     check_shards,
     feed_forward_linears,
     kv_heads_on_rank,
+    weight_bytes_of,
 )
 
 Floats = NDArray[np.float64]
@@ -85,11 +86,7 @@ class TableKernels:
         self._model = model
         self._layers = model.num_hidden_layers
         self._linears = self._layer_curves(tables, scheme, tensor_parallel)
-        self._reduce = (
-            None
-            if tensor_parallel == 1
-            else (tables.all_reduce(tensor_parallel, graph=True), tables.all_reduce(tensor_parallel, graph=False))
-        )
+        self._reduce = _all_reduces(tables, tensor_parallel)
         self._elementwise = elementwise(model, tables.gpu, tensor_parallel)
         self._attention = _attention(tables, model, scheme, tensor_parallel, kv_cache_dtype)
         self._head = self._products.plain(model.vocab_size // tensor_parallel, model.hidden_size)
@@ -125,17 +122,34 @@ class TableKernels:
         if not model.is_moe:
             dense = feed_forward_linears(model, tensor_parallel)
             return curves + [self._products.of(shape.out_features, shape.in_features) for shape in dense]
-        if scheme.name not in EXPERT_FORMATS:
-            raise CalibrationError(f"no table of kernel times has experts in {scheme.name}")
-        experts = tables.experts(
-            EXPERT_FORMATS[scheme.name],
-            model.hidden_size,
-            model.moe_intermediate_size,
-            model.num_experts,
-            model.num_experts_per_tok,
-            tensor_parallel,
-        )
-        return [*curves, self._products.plain(model.num_experts, model.hidden_size), experts]
+        router = self._products.plain(model.num_experts, model.hidden_size)
+        return [*curves, router, _experts(tables, model, scheme, tensor_parallel)]
+
+
+def _experts(tables: OpTables, model: ModelSpec, scheme: QuantScheme, tensor_parallel: int) -> Curve:
+    """The fused experts of one layer, never faster than those that one token picks can be read from memory."""
+    if scheme.name not in EXPERT_FORMATS:
+        raise CalibrationError(f"no table of kernel times has experts in {scheme.name}")
+    curve = tables.experts(
+        EXPERT_FORMATS[scheme.name],
+        model.hidden_size,
+        model.moe_intermediate_size,
+        model.num_experts,
+        model.num_experts_per_tok,
+        tensor_parallel,
+    )
+    weights = sum(shape.weights for shape in feed_forward_linears(model, tensor_parallel))
+    picked_bytes = model.num_experts_per_tok * weights * weight_bytes_of(scheme, expert=True)
+    return Curve(curve.sizes, np.maximum(curve.seconds, picked_bytes / tables.stream_bytes_s(BF16)))
+
+
+def _all_reduces(tables: OpTables, ranks: int) -> tuple[Curve, Curve] | None:
+    """vLLM's all-reduce inside a CUDA graph and launched by itself, over bytes; None for one rank."""
+    if ranks == 1:
+        return None
+    if tables.gpu.over_pcie:
+        tables.note("all-reduces cross PCIe: their times are those of the one host that was measured")
+    return tables.all_reduce(ranks, graph=True), tables.all_reduce(ranks, graph=False)
 
 
 class Elementwise(NamedTuple):

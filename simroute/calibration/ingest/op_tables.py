@@ -6,10 +6,9 @@ them up to a model. Imports errors and hardware's catalogue; pandas where tables
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -210,7 +209,12 @@ class OpTables:
             path = self._path(op)
             if path is None:
                 raise CalibrationError(f"{self.folder}: no table {_FILES[op]} of {self.framework}")
-            table = self._used[op] = _read(path, (*_COLUMNS[op], "version", "latency"))
+            table = _read(path, (*_COLUMNS[op], "version", "latency"))
+            timed = table["latency"] > 0
+            if not timed.all():
+                left_out = len(table) - int(timed.sum())
+                self.note(f"{path.name}: {left_out} rows whose latency is not above 0 are left out")
+            table = self._used[op] = table[timed]
         return table
 
     def _row(self, op: str) -> Provenance:
@@ -322,20 +326,27 @@ def side_weights(axis: NDArray[np.int64], value: int) -> list[tuple[int, float]]
     return [(low, 1 - share), (high, share)]
 
 
-def _read(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+def _read(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """The table in `path`, which must have `columns`."""
+    try:
+        return _read_once(path, path.stat().st_mtime_ns, columns)
+    except OSError as error:
+        raise CalibrationError(f"{path}: cannot read the table: {error.strerror or error}") from None
+
+
+@lru_cache(maxsize=32)
+def _read_once(path: Path, mtime_ns: int, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Kept until the file changes, for one model after another is composed of it."""
     import pandas as pd
 
     try:
         table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise CalibrationError(f"{path}: cannot read the table: {str(error).splitlines()[0]}") from None
     missing = [name for name in columns if name not in table]
     if missing:
         raise CalibrationError(f"{path}: not a table in aiconfigurator's layout: no column {', '.join(missing)}")
-    bad = ~(table["latency"] > 0)
-    if bad.any():
-        warnings.warn(f"{path}: {int(bad.sum())} rows with a latency that is not positive are left out", stacklevel=2)
-    return table[~bad]
+    return table
 
 
 def _where(table: pd.DataFrame, key: Mapping[str, object]) -> pd.DataFrame:

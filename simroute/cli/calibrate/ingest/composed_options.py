@@ -37,4 +37,4 @@ def save(calibration: Calibration, output: Path) -> None:
         f"written: {path} ({calibration.basis}; its steps reproduced to {error.median:.1%}, 90 % to {error.p90:.1%})"
     )
     for note in calibration.notes:
-        typer.echo(f"  {note}")
+        typer.echo(f"note: {note}", err=True)
