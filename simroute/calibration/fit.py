@@ -7,7 +7,7 @@ coverage, engines, overhead, runs, stepfit and steps.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -38,7 +38,7 @@ class Fit:
 
 
 def fit(runs: Sequence[Run], sha256: Sequence[str | None] = ()) -> Fit:
-    """The calibration that `runs` of one engine support; all their phases count, sweeps and load alike.
+    """The calibration that `runs` of one engine support; all phases with iterations count, sweeps and load alike.
 
     `sha256` are fingerprints of the runs' iterations, in order, for the provenance.
     Raises CalibrationError when the runs are of different engines or too small to fit.
@@ -72,6 +72,22 @@ def fit(runs: Sequence[Run], sha256: Sequence[str | None] = ()) -> Fit:
     return Fit(calibration, found, overhead)
 
 
+def with_loads(run: Run, kept: Sequence[float]) -> Run:
+    """`run` with the load phases at these fractions of capacity alone: the others are there to be predicted.
+
+    Raises CalibrationError for a fraction that the run has no load phase of.
+    """
+    loads = {phase.fraction: i for i, phase in enumerate(run.meta.phases) if phase.kind == "load"}
+    for fraction in kept:
+        if fraction not in loads:
+            known = ", ".join(f"{known:g}" for known in loads if known is not None) or "none"
+            raise CalibrationError(f"{run.name}: no load at {fraction:g} of capacity: has {known}")
+    dropped = [i for fraction, i in loads.items() if fraction not in kept]
+    tables = (table[~table["phase"].isin(dropped)].reset_index(drop=True) for table in (run.iterations, run.requests))
+    iterations, requests = tables
+    return replace(run, iterations=iterations, requests=requests)
+
+
 def _range(steps: Steps) -> MeasuredRange:
     return MeasuredRange(
         tokens=steps.span(steps.tokens),
@@ -93,11 +109,12 @@ def _error(found: StepFit) -> FitError:
 
 def _provenance(run: Run, sha256: str | None) -> Provenance:
     meta = run.meta
-    phases = ", ".join(phase.name for phase in meta.phases if phase.kind == "load") or "no load"
+    used = [meta.phases[i] for i in run.iterations["phase"].unique()]
+    kinds = dict.fromkeys(phase.name if phase.kind == "load" else "sweep" for phase in used)
     weights = "dummy weights" if meta.dummy_weights else "real weights"
     measured = datetime.fromtimestamp(meta.started_unix_s, UTC).date().isoformat() if meta.started_unix_s else None
     return Provenance(
-        what=f"measured run: sweep and {phases}",
+        what=f"measured run: {', '.join(kinds)}",
         source=f"vLLM {meta.vllm} on {meta.gpu}, {weights}, {meta.host.cores} cores of {meta.host.cpu}",
         rows=len(run.iterations),
         sha256=sha256,
@@ -117,7 +134,7 @@ def _notes(runs: Sequence[Run], found: StepFit, overhead: Overhead | None) -> It
     stalls = int(found.stalls.sum())
     if stalls:
         share = steps.duration_s[found.stalls].sum() / steps.duration_s.sum()
-        yield f"left out: {stalls:,} of {len(steps):,} steps ({share:.1%} of the time), far from all others"
+        yield f"stalls: {stalls:,} of {len(steps):,} steps ({share:.1%} of the time), counted in means alone"
     if steps.unusable:
         yield f"left out: {steps.unusable:,} iterations without a duration above 0"
     if overhead is None:

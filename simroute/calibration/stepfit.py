@@ -24,7 +24,9 @@ from simroute.hardware.calibration import SLOPES, Covariance, StepTerms, gemm_na
 STALL_SDS = 8.0
 STALL_RATIO = 2.0
 """A step so many robust standard deviations and at least so many times longer than predicted is a stall (or, shorter
-by as much, a clock's fault): it is counted and left out."""
+by as much, a clock's fault): it is counted and says nothing of the shape."""
+MOST_STALL = 5.0
+"""In sums a stall counts as at most so many times its prediction: one hiccup of seconds must not move the level."""
 MATCHED_STEPS = 30
 """Least number of alike steps under load and in a sweep from which their difference in level is taken."""
 ROUNDS = 3
@@ -70,7 +72,7 @@ def fit_steps(steps: Steps, paddings: Iterable[tuple[int, ...]] = ()) -> StepFit
     form = chosen_form(first.used, first.weights, paddings)
     found = _settled(steps, form, weights)
     predicted_s = times(form.matrix(steps), found.solved.values)
-    scale = _mean_scale(steps, predicted_s, found.stalls)
+    scale = _mean_scale(steps, predicted_s)
     values = found.solved.values * scale
     launch_s = min(_least_between_s(steps), values[0])
     terms, names, change = _terms(form, values, launch_s)
@@ -154,11 +156,14 @@ def _matched_level(ratio: Floats, cells: NDArray[np.int64], ours: NDArray[np.boo
     return float(np.exp(np.average(means[0] - means[1], weights=shared)))
 
 
-def _mean_scale(steps: Steps, predicted_s: Floats, stalls: NDArray[np.bool_]) -> float:
-    """What makes the predicted time of the steps under load (without any: of all steps) the measured one."""
-    load = steps.load & ~stalls
-    members = load if load.any() else ~stalls
-    return float(steps.duration_s[members].sum() / predicted_s[members].sum())
+def _mean_scale(steps: Steps, predicted_s: Floats) -> float:
+    """What makes the predicted time of the steps under load (without any: of all steps) the measured one.
+
+    Stalls are part of that time, up to a limit: they happen to every load.
+    """
+    members = steps.load if steps.load.any() else np.ones(len(steps), dtype=bool)
+    counted_s = np.minimum(steps.duration_s, MOST_STALL * predicted_s)
+    return float(counted_s[members].sum() / predicted_s[members].sum())
 
 
 def _unseen(form: Form, found: _Settled) -> Floats:

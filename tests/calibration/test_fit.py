@@ -10,7 +10,7 @@ from calibration.engine_steps import DEFAULT_GRAPHS, Engine, measured
 from typer.testing import CliRunner
 
 from simroute.calibration.engines import graph_sizes_of
-from simroute.calibration.fit import LONE_BIAS_SD, fit
+from simroute.calibration.fit import LONE_BIAS_SD, fit, with_loads
 from simroute.calibration.runs import Run, write_run
 from simroute.cli.main import app
 from simroute.errors import CalibrationError
@@ -49,7 +49,7 @@ def test_the_error_is_of_unseen_steps_and_of_whole_runs(calibration):
 
 def test_provenance_and_notes(calibration):
     (source,) = calibration.provenance
-    assert source.what == "measured run: sweep and load-30"
+    assert source.what == "measured run: sweep, load-30"
     assert source.source == "vLLM 0.26.0 on NVIDIA H100 80GB HBM3, dummy weights, 8 cores of a processor"
     assert (source.rows, source.sha256) == (1125, "abc")
     assert any(note.startswith("steps under load took +5.") for note in calibration.notes)
@@ -115,6 +115,17 @@ def test_runs_of_different_engines_are_refused(run, change, said):
     other = Run(run.meta.model_copy(update=change), run.iterations, run.requests, "other")
     with pytest.raises(CalibrationError, match=f"run and other are of different engines: {said}: fit each by itself"):
         fit([run, other])
+
+
+def test_load_phases_can_be_kept_for_validation():
+    run = measured(Engine(), load_steps=300)
+    phases = (run.meta.phases[0], run.meta.phases[1].model_copy(update={"fraction": 0.3}))
+    run = Run(run.meta.model_copy(update={"phases": phases}), run.iterations, run.requests, "run")
+    assert with_loads(run, [0.3]).iterations.equals(run.iterations)
+    assert (with_loads(run, []).iterations["phase"] == 0).all()
+    assert fit([with_loads(run, [])]).calibration.provenance[0].what == "measured run: sweep"
+    with pytest.raises(CalibrationError, match=r"run: no load at 0\.6 of capacity: has 0\.3"):
+        with_loads(run, [0.6])
 
 
 def test_requests_alone_are_refused(run):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from simroute.errors import CalibrationError
+from simroute.hardware import calibration_file
 from simroute.hardware.calibration import Calibration, StepTerms
 from simroute.hardware.calibration_file import (
     calibration_files,
@@ -18,6 +22,7 @@ from simroute.hardware.calibration_file import (
     shipped,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 DATA = {
     "model": "Llama-3.1-8B",
     "scheme": "fp8",
@@ -136,6 +141,15 @@ def test_shipped_calibrations_are_valid_and_in_their_place():
         names = (found.model, found.scheme, found.gpu, found.tensor_parallel, found.kv_cache_dtype)
         assert path == calibration_path(shipped(), *names)
         assert calibration_text(found) == path.read_text(encoding="utf-8"), f"{path}: not as simroute writes it"
+
+
+def test_a_wheel_has_them_where_they_are_looked_for(tmp_path, monkeypatch):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert shipped() == ROOT / "calibration"
+    monkeypatch.setattr(calibration_file, "_PACKAGE", tmp_path / "simroute")
+    (tmp_path / included["calibration"]).mkdir(parents=True)
+    assert shipped() == tmp_path / included["calibration"]
 
 
 def test_draws_have_the_stated_spread():

@@ -19,6 +19,14 @@ def fit(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="Calibration to write (YAML), over an older one.")
     ],
+    load: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--load",
+            metavar="F",
+            help="Of the load phases use only that at this fraction of capacity, to predict the others (repeatable).",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
 ) -> None:
     """Fit step times and request overheads to measured runs; the file says where they hold and how wrong they are.
@@ -26,10 +34,14 @@ def fit(
     Place it as <folder>/<gpu>/<model>/<scheme>[-tpN].yaml and name the folder as a scenario's `calibrations`.
     """
     from simroute.calibration.fit import fit as fit_runs
+    from simroute.calibration.fit import with_loads
     from simroute.calibration.runs import ITERATIONS, read_run
     from simroute.hardware.calibration_file import file_sha256, save_calibration
 
-    found = fit_runs([read_run(run) for run in runs], [file_sha256(run / ITERATIONS) for run in runs])
+    measured = [read_run(run) for run in runs]
+    if load:
+        measured = [with_loads(run, load) for run in measured]
+    found = fit_runs(measured, [file_sha256(run / ITERATIONS) for run in runs])
     save_calibration(found.calibration, output)
     if not quiet:
         _print(found)
