@@ -10,7 +10,7 @@ import pytest
 from simroute.calibration.capability.candidates import candidates_of, variant_id
 from simroute.calibration.capability.matrix import Known, Load, capability_matrix, capacity_rps
 from simroute.errors import CalibrationError, ScenarioError, UsageError
-from simroute.hardware.calibration import Calibration, FitError, MeasuredRange, Memory, StepTerms
+from simroute.hardware.calibration import Calibration, FitError, MeasuredRange, Memory, RequestTerms, StepTerms
 from simroute.hardware.calibration_file import save_calibration
 from simroute.hardware.reference import reference_tokens_per_s
 from simroute.hardware.steptime import Batch
@@ -100,6 +100,12 @@ def test_a_calibration_is_simulated_under_the_settings_that_were_measured(measur
     assert row.ttft_p50_ms == pytest.approx(1 + 5.12, rel=1e-3)
     assert row.tpot_p50_ms == pytest.approx(1 + 1 + 0.001 * (512 + 33), rel=1e-2)
     assert row.basis == "measured"
+
+
+@pytest.mark.parametrize("gpu", ["L40S", "Ryzen 9"])
+def test_what_clients_wait_outside_the_engine_counts(measured, gpu):
+    (row,) = rows([measured(gpu=gpu, request=RequestTerms(overhead_ms=5, per_input_token_us=10))], 0.01)
+    assert row.ttft_p50_ms == pytest.approx(1 + 5.12 + 5 + 5.12, rel=1e-3)
 
 
 def test_outside_the_catalogue_a_replica_has_no_price_and_needs_its_memory(measured):

@@ -172,5 +172,6 @@ def _outside_the_catalogue(path: Path, calibration: Calibration, unknown: Catalo
         max_num_seqs=engine.max_num_seqs,
         quality={},
     )
-    pool = Pool(path.stem, 1, info, engine, FittedStepTime(calibration), calibration.tensor_parallel)
+    step_time, request = FittedStepTime(calibration), calibration.request
+    pool = Pool(path.stem, 1, info, engine, step_time, calibration.tensor_parallel, request)
     return Candidate(variant_id(*names), pool, None, None)
