@@ -172,6 +172,7 @@ def test_the_command_writes_a_file_and_tells_of_it(run, tmp_path):
     (row,) = json.loads(simroute("list", tmp_path / "cal", "--json").output)
     assert row["error"]["median"] == found.error.median
     assert row["path"] == str(file)
+    assert json.loads(simroute("list", tmp_path / "cal", "--only", "H100/qwen", "--json").output) == []
 
 
 def test_a_refusal_leaves_nothing_behind(run, tmp_path):

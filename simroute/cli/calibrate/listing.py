@@ -19,22 +19,34 @@ def list_calibrations(
         Path | None,
         typer.Argument(metavar="DIR", help="Folder of calibrations (left out: those that come with simroute)."),
     ] = None,
+    only: Annotated[
+        str, typer.Option("--only", metavar="TEXT", help="Only files with this in their path, as h100/llama-3.1-8b.")
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON, every field.")] = False,
 ) -> None:
     """List calibrations: model, scheme, GPU, TP, vLLM version, source, error and range."""
     from simroute.hardware.calibration_file import calibration_files, load_calibration, shipped
 
-    found = [(path, load_calibration(path)) for path in calibration_files(folder or shipped())]
+    root = folder or shipped()
+    paths = [path for path in calibration_files(root) if only.lower() in path.relative_to(root).as_posix()]
+    found = [(path, load_calibration(path)) for path in paths]
     if json:
         from json import dumps
 
         typer.echo(dumps([{"path": str(path)} | c.model_dump(mode="json") for path, c in found], indent=2))
         return
-    _print([_row(calibration) for _, calibration in found], str(folder or shipped()))
+    _print([_row(c) for _, c in sorted(found, key=_order)], str(root))
+
+
+def _order(found: tuple[Path, Calibration]) -> tuple[str | int, ...]:
+    calibration = found[1]
+    return calibration.gpu, calibration.model, calibration.scheme, calibration.tensor_parallel
 
 
 def _row(calibration: Calibration) -> tuple[str, ...]:
+    """One line of the table; of each source as much as names it, the rest is in the file."""
     error, measured = calibration.error, calibration.range
+    sources = dict.fromkeys(p.source.split(", ")[0] for p in calibration.provenance)
     return (
         f"{calibration.gpu} {calibration.model} {calibration.scheme}",
         str(calibration.tensor_parallel),
@@ -45,7 +57,7 @@ def _row(calibration: Calibration) -> tuple[str, ...]:
         f"{error.bias_sd:.1%}",
         f"{measured.tokens[1]:,}",
         f"{measured.decode_seqs[1]:,}",
-        "; ".join(dict.fromkeys(p.source for p in calibration.provenance)) or "-",
+        "; ".join(sources) or "-",
     )
 
 
