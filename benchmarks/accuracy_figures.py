@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simroute.hardware import catalogue
 from simroute.hardware.calibration import Calibration
 from simroute.hardware.calibration_file import find_calibration, load_calibration, shipped
+from simroute.hardware.roofline import RooflineStepTime
 from simroute.rng import stream
 
 INTERVAL = 0.9
@@ -16,13 +18,17 @@ INTERVAL = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured number and its prediction, with the replicates that drawn step times give; `target` is relative."""
+    """One measured number and its prediction, with the replicates that drawn step times give.
+
+    `target` is relative; `roofline` is what step times from datasheets alone predict.
+    """
 
     name: str
     measured: float
     predicted: float
     replicates: tuple[float, ...] = ()
     target: float | None = None
+    roofline: float = float("nan")
 
     @property
     def error(self) -> float:
@@ -50,6 +56,18 @@ def shipped_calibration(
     if path is None:
         raise FileNotFoundError(f"no shipped calibration of {model} {scheme} on {tensor_parallel} x {gpu}")
     return load_calibration(path)
+
+
+def roofline_of(calibration: Calibration) -> RooflineStepTime:
+    """The estimate from datasheets for what `calibration` was made for."""
+    model, scheme = catalogue.model(calibration.model), catalogue.scheme(calibration.scheme)
+    return RooflineStepTime(
+        model,
+        scheme,
+        catalogue.gpu(calibration.gpu),
+        calibration.tensor_parallel,
+        kv_cache_dtype=calibration.kv_cache_dtype,
+    )
 
 
 def replicates(calibration: Calibration, draws: int, name: str) -> Iterator[Calibration]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from accuracy_figures import Figure, print_table, replicates, shipped_calibration
+from accuracy_figures import Figure, print_table, replicates, roofline_of, shipped_calibration
 
 from simroute.calibration.closed_loop import ClosedLoop, closed_loop
 from simroute.calibration.ingest.build import from_op_tables, named_replica
@@ -18,6 +18,7 @@ from simroute.hardware import catalogue
 from simroute.hardware.calibration import Calibration
 from simroute.hardware.fitted import FittedStepTime
 from simroute.hardware.memory import kv_blocks
+from simroute.hardware.steptime import StepTimeModel
 from simroute.rng import stream
 
 TABLES = "op_tables"
@@ -76,17 +77,15 @@ class H100Llama70B:
         replicas = {tp: named_replica("Llama-3.3-70B", "fp8", "H100", tp, self.kv_cache_dtype) for tp in sizes}
         return {tp: from_op_tables(self.data / TABLES, replica, TABLES) for tp, replica in replicas.items()}
 
-    def loop(self, row: Row, calibration: Calibration) -> ClosedLoop:
-        """The row replayed, with lengths drawn the same way for every calibration."""
+    def loop(self, row: Row, step_time: StepTimeModel) -> ClosedLoop:
+        """The row replayed, with lengths drawn the same way for every step time."""
         rng = stream(0, "closed loop", row.tensor_parallel, row.output_tokens, row.concurrency)
         count = row.concurrency * self.requests_per_client
         lengths = [
             rng.integers(round(self.least_share * most), most + 1, count).tolist()
             for most in (row.input_tokens, row.output_tokens)
         ]
-        return closed_loop(
-            self._engine(row), FittedStepTime(calibration), list(zip(*lengths, strict=True)), row.concurrency
-        )
+        return closed_loop(self._engine(row), step_time, list(zip(*lengths, strict=True)), row.concurrency)
 
     def figures(self, draws: int) -> list[tuple[Row, Figure, Figure]]:
         """Every row with its mean TPOT and mean TTFT, in ms."""
@@ -94,12 +93,15 @@ class H100Llama70B:
 
     def _row_figures(self, row: Row, draws: int) -> tuple[Figure, Figure]:
         calibration = self.calibrations[row.tensor_parallel]
-        loops = [self.loop(row, one) for one in replicates(calibration, draws, f"h100 {row.tensor_parallel}")]
-        predicted = self.loop(row, calibration)
-        return (
-            Figure("TPOT", row.tpot_ms, mean_tpot_ms(predicted), tuple(map(mean_tpot_ms, loops))),
-            Figure("TTFT", row.ttft_ms, mean_ttft_ms(predicted), tuple(map(mean_ttft_ms, loops))),
-        )
+        drawn = replicates(calibration, draws, f"h100 {row.tensor_parallel}")
+        loops = [self.loop(row, FittedStepTime(one)) for one in drawn]
+        predicted, roofline = self.loop(row, FittedStepTime(calibration)), self.loop(row, roofline_of(calibration))
+
+        def figure(name: str, measured_ms: float, mean_ms: Callable[[ClosedLoop], float]) -> Figure:
+            replicated = tuple(map(mean_ms, loops))
+            return Figure(name, measured_ms, mean_ms(predicted), replicated, roofline=mean_ms(roofline))
+
+        return figure("TPOT", row.tpot_ms, mean_tpot_ms), figure("TTFT", row.ttft_ms, mean_ttft_ms)
 
     def fitted_launch_ms(self) -> float:
         """What a step costs beside its kernels, such that the rows with 4 clients are right in the mean of ratios.
@@ -109,7 +111,8 @@ class H100Llama70B:
         ratios, slopes = [], []
         for row in self.rows:
             if row.concurrency == self.fitted_concurrency:
-                ratios.append(mean_tpot_ms(self.loop(row, self.calibrations[row.tensor_parallel])) / row.tpot_ms)
+                step_time = FittedStepTime(self.calibrations[row.tensor_parallel])
+                ratios.append(mean_tpot_ms(self.loop(row, step_time)) / row.tpot_ms)
                 slopes.append(1 / row.tpot_ms)
         shipped_ms = next(iter(self.calibrations.values())).step.launch_ms
         return shipped_ms + (1 - float(np.mean(ratios))) / float(np.mean(slopes))
@@ -167,6 +170,7 @@ def show(data: Path, draws: int) -> list[Figure]:
     unseen = [figures for row, *figures in rows if row.concurrency != case.fitted_concurrency]
     print("\nEvery row:", _summary([figures for _, *figures in rows]))
     print("Rows that nothing was fitted to:", _summary(unseen))
+    print("Roofline, every row:", _summary([[as_roofline(one) for one in figures] for _, *figures in rows]))
     print("Targets: TPOT median 5 %, largest 15 %; TTFT median 20 %")
     launch_ms = next(iter(case.calibrations.values())).step.launch_ms
     fitted_ms = case.fitted_launch_ms()
@@ -175,6 +179,11 @@ def show(data: Path, draws: int) -> list[Figure]:
         other = H100Llama70B(data, "fp8")
         print("With a KV cache in fp8 instead:", _summary([figures for _, *figures in other.figures(0)]))
     return [figure for figures in unseen for figure in figures]
+
+
+def as_roofline(figure: Figure) -> Figure:
+    """The same measured number beside the roofline's prediction."""
+    return replace(figure, predicted=figure.roofline)
 
 
 def _summary(rows: Sequence[Sequence[Figure]]) -> str:

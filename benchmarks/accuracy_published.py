@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from accuracy_figures import Figure, print_table
+from accuracy_figures import Figure, print_table, roofline_of
 
 from simroute.calibration.ingest.build import from_op_tables, named_replica
 from simroute.hardware.fitted import FittedStepTime
@@ -28,13 +28,12 @@ def show(data: Path, draws: int) -> list[Figure]:
             max_num_batched_tokens=8192,
             max_num_seqs=1024,
         )
-        predicted = reference_tokens_per_s(
-            FittedStepTime(from_op_tables(data / "op_tables", replica, "aiconfigurator")),
-            capacity,
-            max_num_seqs=512,
-            input_tokens=300,
-            output_tokens=300,
+        calibration = from_op_tables(data / "op_tables", replica, "aiconfigurator")
+        predicted, roofline = (
+            reference_tokens_per_s(step_time, capacity, max_num_seqs=512, input_tokens=300, output_tokens=300)
+            for step_time in (FittedStepTime(calibration), roofline_of(calibration))
         )
-        rows.append((scheme, f"{measured:,}", f"{predicted:,.0f}", f"{predicted / measured - 1:+.0%}"))
-    print_table(("", "published tokens/s", "512 requests of 300 + 300 tokens", "difference"), rows)
+        difference = f"{predicted / measured - 1:+.0%}"
+        rows.append((scheme, f"{measured:,}", f"{predicted:,.0f}", difference, f"{roofline / measured - 1:+.0%}"))
+    print_table(("", "published tokens/s", "512 requests of 300 + 300 tokens", "difference", "roofline"), rows)
     return []

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from accuracy_figures import Figure, print_table, replicates, shipped_calibration
+from accuracy_figures import Figure, print_table, replicates, roofline_of, shipped_calibration
 from numpy.typing import NDArray
 
 from simroute.engine.config import EngineConfig
 from simroute.fleet.cluster import simulate
 from simroute.fleet.pool import Pool
-from simroute.hardware.calibration import Calibration
 from simroute.hardware.fitted import FittedStepTime
+from simroute.hardware.steptime import StepTimeModel
 from simroute.policy.snapshot import Decision, Snapshot, VariantInfo
 from simroute.workload.request import Request
 from simroute.workload.trace import Trace
@@ -34,12 +34,12 @@ class Rtx4090:
     run = "measured/rtx4090_llama31_8b_vllm019/vllm"
     tokens = "measured/sharegpt-llama-3.1-8b-300-sps10.jsonl"
     targets: ClassVar[dict[str, float]] = {
-        "TTFT p50": 0.03,
-        "TTFT p99": 0.06,
-        "TPOT mean": 0.03,
-        "TPOT p99": 0.06,
-        "E2E p99": 0.06,
-        "makespan": 0.03,
+        "TTFT p50, s": 0.03,
+        "TTFT p99, s": 0.06,
+        "TPOT mean, ms": 0.03,
+        "TPOT p99, ms": 0.06,
+        "E2E p99, s": 0.06,
+        "makespan, s": 0.03,
     }
 
     def __init__(self, data: Path) -> None:
@@ -73,16 +73,17 @@ class Rtx4090:
     def figures(self, draws: int) -> list[Figure]:
         """Measured and predicted, one figure a target."""
         measured = self._numbers(self.first_token_s, self.finish_s)
-        predicted = self._predicted(self.calibration)
-        drawn = [self._predicted(calibration) for calibration in replicates(self.calibration, draws, "rtx4090")]
+        predicted = self._predicted(FittedStepTime(self.calibration))
+        drawn = [self._predicted(FittedStepTime(one)) for one in replicates(self.calibration, draws, "rtx4090")]
+        roofline = self._predicted(roofline_of(self.calibration))
         return [
-            Figure(name, measured[name], predicted[name], tuple(one[name] for one in drawn), target)
+            Figure(name, measured[name], predicted[name], tuple(one[name] for one in drawn), target, roofline[name])
             for name, target in self.targets.items()
         ]
 
-    def _predicted(self, calibration: Calibration) -> dict[str, float]:
+    def _predicted(self, step_time: StepTimeModel) -> dict[str, float]:
         variant = VariantInfo("replica", "Llama-3.1-8B", "bf16", "RTX-4090", 1, 0.0, 0.0, self.engine.max_num_seqs, {})
-        pool = Pool("replica", 1, variant, self.engine, FittedStepTime(calibration), 1)
+        pool = Pool("replica", 1, variant, self.engine, step_time, 1)
         run = simulate(self.trace, [pool], OnlyReplica(), policy_name="only", seed=0)
         return self._numbers(run.first_token_s, run.finish_s)
 
@@ -90,12 +91,12 @@ class Rtx4090:
         ttft_s, e2e_s = first_token_s - self.trace.arrival_s, finish_s - self.trace.arrival_s
         tpot_ms = 1e3 * (finish_s - first_token_s) / (self.trace.output_tokens - 1)
         return {
-            "TTFT p50": float(np.median(ttft_s)),
-            "TTFT p99": float(np.quantile(ttft_s, 0.99)),
-            "TPOT mean": float(tpot_ms.mean()),
-            "TPOT p99": float(np.quantile(tpot_ms, 0.99)),
-            "E2E p99": float(np.quantile(e2e_s, 0.99)),
-            "makespan": float(finish_s.max()),
+            "TTFT p50, s": float(np.median(ttft_s)),
+            "TTFT p99, s": float(np.quantile(ttft_s, 0.99)),
+            "TPOT mean, ms": float(tpot_ms.mean()),
+            "TPOT p99, ms": float(np.quantile(tpot_ms, 0.99)),
+            "E2E p99, s": float(np.quantile(e2e_s, 0.99)),
+            "makespan, s": float(finish_s.max()),
         }
 
 
@@ -125,7 +126,7 @@ def show(data: Path, draws: int) -> list[Figure]:
     """Print the case; returns its figures."""
     figures = Rtx4090(data).figures(draws)
     print_table(
-        ("", "measured", "predicted", "error", "target", "90 % interval"),
+        ("", "measured", "predicted", "error", "target", "90 % interval", "roofline"),
         [
             (
                 figure.name,
@@ -133,7 +134,8 @@ def show(data: Path, draws: int) -> list[Figure]:
                 f"{figure.predicted:.1f}",
                 f"{figure.error:+.1%}",
                 f"{figure.target:.0%}",
-                "{:.1f} to {:.1f}".format(*figure.interval),
+                "{:.1f} to {:.1f}".format(*figure.interval) if figure.replicates else "",
+                f"{figure.roofline / figure.measured - 1:+.1%}",
             )
             for figure in figures
         ],

@@ -136,3 +136,14 @@ def test_intervals_of_a_closed_loop_hold_what_was_measured(benchmarks):
     case.rows = [row for row in case.rows if row.concurrency == 8]
     figures = [figure for _, *both in case.figures(draws=20) for figure in both]
     assert sum(figure.held for figure in figures) >= 0.85 * len(figures)
+
+
+@pytest.mark.parametrize("case", ["h100", "rtx4090"])
+def test_the_documentation_has_the_rows_that_the_benchmark_prints(benchmarks, capsys, case):
+    needs("measured/h100_llama70b_fp8_vllm_closed_loop.csv")
+    benchmarks(f"accuracy_{case}").show(DATA, 0)
+    printed = capsys.readouterr().out.splitlines()
+    page = (ROOT / "docs/hardware.md").read_text("utf-8")
+    rows = [line.split(" |  | ")[0] for line in printed if line.startswith("|")]  # (intervals need draws)
+    assert len(rows) > 6
+    assert [row for row in rows if row not in page] == []
