@@ -40,15 +40,17 @@ def list_calibrations(
 
 def _order(found: tuple[Path, Calibration]) -> tuple[str | int, ...]:
     calibration = found[1]
-    return calibration.gpu, calibration.model, calibration.scheme, calibration.tensor_parallel
+    names = (calibration.gpu, calibration.model, calibration.scheme, calibration.kv_cache_dtype)
+    return (*names, calibration.tensor_parallel)
 
 
 def _row(calibration: Calibration) -> tuple[str, ...]:
     """One line of the table; of each source as much as names it, the rest is in the file."""
     error, measured = calibration.error, calibration.range
+    cache = "" if calibration.kv_cache_dtype == "auto" else f", KV {calibration.kv_cache_dtype}"
     sources = dict.fromkeys(p.source.split(", ")[0] for p in calibration.provenance)
     return (
-        f"{calibration.gpu} {calibration.model} {calibration.scheme}",
+        f"{calibration.gpu} {calibration.model} {calibration.scheme}{cache}",
         str(calibration.tensor_parallel),
         calibration.vllm,
         calibration.basis,
