@@ -6,24 +6,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from simroute.report import cells
 from simroute.report.charts import charts, colours
 from simroute.report.inputs import ReportInput
 from simroute.report.text import (
-    ESTIMATED,
     collected_notes,
+    estimates,
+    interval,
     milliseconds,
     number,
     percent,
-    ranged,
     replicated,
     traffic,
     usd,
 )
 from simroute.results.compare import Summary, answer, rank
+from simroute.results.intervals import value_at
 
 
 def render(data: ReportInput) -> str:
@@ -78,8 +79,8 @@ def _badges(summaries: list[Summary]) -> list[cells.Cell]:
     badges = []
     if any(summary["interrupted"] for summary in summaries):
         badges.append(cells.Cell("interrupted: partial results", "bad"))
-    if any(summary["estimated"] for summary in summaries):
-        badges.append(cells.Cell(f"estimated: {ESTIMATED}", "warn"))
+    if said := estimates(summaries):
+        badges.append(cells.Cell(f"estimated: {said}", "warn"))
     if any(summary["extrapolated"] for summary in summaries):
         badges.append(cells.Cell("extrapolated: some load lies beyond what was measured, see the notes", "warn"))
     if any(summary["extrapolated_month"] for summary in summaries):
@@ -87,15 +88,19 @@ def _badges(summaries: list[Summary]) -> list[cells.Cell]:
     return badges
 
 
-def _tiles(best: Summary) -> list[tuple[str, str]]:
-    """The best policy in six numbers: (name, value)."""
+def _tiles(best: Summary) -> list[tuple[str, str, str]]:
+    """The best policy in six numbers: (name, value, interval)."""
+
+    def tile(title: str, form: Callable[[float | None], str], name: str, unit: str = "") -> tuple[str, str, str]:
+        return title, _with_unit(form(value_at(best, name)), unit), interval(form, best, name)
+
     return [
-        ("USD a month", ranged(usd, best, "cost_usd_per_month")),
-        ("within targets", ranged(percent, best, "slo_attainment")),
-        ("p99 TTFT", _with_unit(ranged(number, best, "ttft_s.p99"), "s")),
-        ("p99 TPOT", _with_unit(ranged(milliseconds, best, "tpot_s.p99"), "ms")),
-        ("expected quality", number(best["quality"]["mean"])),
-        ("GPUs", _gpus(best["by_pool"])),
+        tile("USD a month", usd, "cost_usd_per_month"),
+        tile("within targets", percent, "slo_attainment"),
+        tile("p99 TTFT", number, "ttft_s.p99", " s"),
+        tile("p99 TPOT", milliseconds, "tpot_s.p99", " ms"),
+        tile("expected quality", number, "quality.mean"),
+        ("GPUs", _gpus(best["by_pool"]), ""),
     ]
 
 
@@ -108,7 +113,7 @@ def _gpus(pools: Mapping[str, Any]) -> str:
 
 
 def _with_unit(text: str, unit: str) -> str:
-    return f"{text} {unit}" if text != number(None) else text
+    return f"{text}{unit}" if text != number(None) else text
 
 
 def _traffic(data: ReportInput) -> str:

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from simroute.report.text import (
-    ESTIMATED,
     ESTIMATED_MARK,
     collected_notes,
+    estimates,
     milliseconds,
     number,
     percent,
@@ -83,8 +83,8 @@ def _legend(summaries: Sequence[Summary], target: float) -> Iterator[str]:
     if any(meets(s, target) for s in summaries):
         yield f"* meets the targets: {target:.0%} of all requests (rejected and unfinished ones included) in time, and"
         yield f"  {target:.0%} of the answers from variants that reach their class's quality floor (floor kept)"
-    if any(s["estimated"] for s in summaries):
-        yield f"{ESTIMATED_MARK} {ESTIMATED}"
+    if said := estimates(summaries):
+        yield f"{ESTIMATED_MARK} {said}"
     if explained := replicated(summaries):
         yield explained
 

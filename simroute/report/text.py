@@ -46,9 +46,22 @@ def usd(value: float | None) -> str:
 
 def ranged(form: Callable[[float | None], str], summary: Summary, name: str) -> str:
     """The number called `name` in a summary, such as `ttft_s.p99`, and its interval where replicates gave one."""
-    text = form(value_at(summary, name))
-    interval = summary.get("intervals", {}).get(name)
-    return text if interval is None else f"{text} [{form(interval[0])}, {form(interval[1])}]"
+    return f"{form(value_at(summary, name))} {interval(form, summary, name)}".rstrip()
+
+
+def interval(form: Callable[[float | None], str], summary: Summary, name: str) -> str:
+    """The interval alone: `[0.39, 0.52]`; empty where there is none, or none of its two ends."""
+    ends = summary.get("intervals", {}).get(name, (None, None))
+    return "" if ends[0] is None and ends[1] is None else f"[{form(ends[0])}, {form(ends[1])}]"
+
+
+def estimates(summaries: Sequence[Summary]) -> str:
+    """Which step times are estimates, in one sentence; empty where none is."""
+    pools = [(name, pool["estimated"]) for summary in summaries for name, pool in summary["by_pool"].items()]
+    named = dict.fromkeys(name for name, estimated in pools if estimated)
+    if len(named) == len(dict(pools)) or not named:
+        return ESTIMATED if named else ""
+    return ESTIMATED.replace("step times", f"step times of pool {', '.join(named)}", 1)
 
 
 def replicated(summaries: Sequence[Summary]) -> str:

@@ -15,7 +15,6 @@ from simroute.rng import stream
 from simroute.scenario.variants import Variant
 
 _SAID = {
-    "estimated": "estimated by a roofline model",
     "measured": "measured on a real vLLM",
     "composed": "composed from measured kernels",
     "proxy": "composed from measured kernels, some of them stood in for by others' ratios",
@@ -28,12 +27,12 @@ def step_times(pools: Sequence[Pool]) -> dict[str, StepTimes]:
 
 
 def basis_notes(pools: Sequence[Pool], variants: Sequence[Variant]) -> list[str]:
-    """What the step times of each pool rest on, a line each; none where all are estimates, for every table says so."""
-    if all(pool.step_time.estimated for pool in pools):
-        return []
+    """What the step times of each calibrated pool rest on, a line each; of the others every table tells."""
     return [
-        f"step times of pool {pool.name}: {_basis(pool, variant)}"
+        f"step times of pool {pool.name}: {_SAID[found.calibration.basis]} ({found.name}, vLLM "
+        f"{found.calibration.vllm}, median error of a step {found.calibration.error.median:.1%})"
         for pool, variant in zip(pools, variants, strict=True)
+        if (found := variant.calibration) is not None
     ]
 
 
@@ -55,11 +54,3 @@ def _known(pool: Pool) -> StepTimes:
     model, engine = pool.step_time, pool.engine
     measured = model.calibration.range if isinstance(model, FittedStepTime) else None
     return StepTimes(model.basis, measured, engine.block_size, engine.max_num_batched_tokens)
-
-
-def _basis(pool: Pool, variant: Variant) -> str:
-    said, found = _SAID[pool.step_time.basis], variant.calibration
-    if found is None:
-        return said
-    of = found.calibration
-    return f"{said} ({found.name}, vLLM {of.vllm}, median error of a step {of.error.median:.1%})"

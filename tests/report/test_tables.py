@@ -7,7 +7,7 @@ import pytest
 from results.runs import make_run, make_trace, reject
 
 from simroute.report.tables import PLAIN_WIDTH, print_results
-from simroute.report.text import collected_notes, number, percent, span, traffic, usd
+from simroute.report.text import collected_notes, estimates, number, percent, ranged, span, traffic, usd
 from simroute.results.metrics import summarise
 from simroute.results.slo import Slo
 
@@ -110,3 +110,22 @@ def test_money_and_durations():
 def test_a_note_of_every_policy_is_said_once():
     both = [{"policy": "a", "notes": ["x", "y"]}, {"policy": "b", "notes": ["x"]}]
     assert collected_notes(both, ["first"]) == ["first", "x", "a: y"]
+
+
+def test_only_the_pools_without_a_calibration_are_called_estimates():
+    mixed = summaries()[0]
+    mixed["by_pool"] |= {"other": mixed["by_pool"]["h100"] | {"estimated": False}}
+    assert estimates([mixed]) == (
+        "step times of pool h100 are estimated by a roofline model, not calibrated on this hardware"
+    )
+    assert estimates(summaries()).startswith("step times are estimated")
+    assert estimates(summaries()[1:]) == ""
+
+
+def test_intervals_stand_beside_their_numbers():
+    summary = summaries()[1]
+    summary["intervals"] = {"ttft_s.p99": [0.2, 0.4], "ttft_s.p90": [0.25, None], "ttft_s.p50": [None, None]}
+    assert ranged(number, summary, "ttft_s.p99") == "0.298 [0.200, 0.400]"
+    assert ranged(number, summary, "ttft_s.p90") == "0.280 [0.250, -]"
+    assert ranged(number, summary, "ttft_s.p50") == "0.200"
+    assert ranged(number, summary, "goodput_rps") == number(summary["goodput_rps"])
