@@ -49,7 +49,7 @@ class MatrixRow(Part):
     """One variant at one load: a replica of it alone, under Poisson arrivals of equal requests."""
 
     variant_id: Name
-    """Names the variant: model, quantization, GPU and, above 1, tensor parallel."""
+    """Names the variant: model, quantization, GPU, tensor parallel above 1, a KV cache in fp8."""
     model_id: Name
     """Model."""
     quantization: Name
@@ -58,6 +58,8 @@ class MatrixRow(Part):
     """GPU."""
     tensor_parallel: Count
     """GPUs of a replica."""
+    kv_cache_dtype: Name = "auto"
+    """Type of the KV cache, in vLLM's names; auto is 16-bit."""
     gpu_memory_gb: NonNegative | None
     """GB (10^9 bytes) on each GPU before any KV cache: weights, activations, CUDA graphs, all outside torch."""
     kv_cache_tokens: Count

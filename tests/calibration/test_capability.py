@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -27,7 +28,6 @@ def calibration(**changes):
         "model": "Llama-3.1-8B",
         "scheme": "fp8",
         "gpu": "L40S",
-        "kv_cache_dtype": "fp8",
         "vllm": "0.19.0",
         "basis": "measured",
         "step": StepTerms(launch_ms=1, gemm_ms={100: 1, 8100: 81}, decode_context_token_ns=1000),
@@ -79,7 +79,9 @@ def test_variants_of_a_scenario_are_named_once_and_by_what_they_are(scenario):
     large = {"name": "b", "model": "Llama-3.3-70B", "quantization": "fp8", "gpu": "H100", "tensor_parallel": 2}
     found = candidates_of([scenario(POOL, POOL | {"name": "again", "replicas": 3}, large)])
     assert [c.variant_id for c in found.candidates] == ["llama-3.1-8b-fp8-l40s", "llama-3.3-70b-fp8-h100-tp2"]
-    assert variant_id("Own/Model", "bf16", "RTX PRO 6000", 1) == "own-model-bf16-rtx-pro-6000"
+    named = dataclasses.replace(found.candidates[0].pool.variant, model="Own/Model", gpu="RTX PRO 6000")
+    assert variant_id(named, "auto") == "own-model-fp8-rtx-pro-6000"
+    assert variant_id(named, "fp8_e4m3") == "own-model-fp8-rtx-pro-6000-fp8kv"
 
 
 def test_other_settings_make_another_variant(scenario):

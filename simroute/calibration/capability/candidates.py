@@ -6,7 +6,7 @@ May import scenario and everything below it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Candidate:
 
     variant_id: str
     pool: Pool
+    kv_cache_dtype: str
     capacity: KvCapacity | None
     usd_per_hour: float | None
 
@@ -82,9 +83,11 @@ def candidates_of(paths: Sequence[Path]) -> Sources:
     return Sources(tuple(found.values()), tuple(scenarios))
 
 
-def variant_id(model: str, quantization: str, gpu: str, tensor_parallel: int) -> str:
-    """The name of a variant: `llama-3.3-70b-fp8-h100-tp2`."""
-    suffix = f"-tp{tensor_parallel}" if tensor_parallel > 1 else ""
+def variant_id(info: VariantInfo, kv_cache_dtype: str) -> str:
+    """The name of a variant: `llama-3.3-70b-fp8-h100-tp2`, and `-fp8kv` behind it where the KV cache is in fp8."""
+    model, quantization, gpu = info.model, info.quantization, info.gpu
+    suffix = f"-tp{info.tensor_parallel}" if info.tensor_parallel > 1 else ""
+    suffix += "-fp8kv" if kv_cache_dtype.startswith("fp8") else ""
     return f"{model}-{quantization}-{gpu}{suffix}".lower().replace(" ", "-").replace("/", "-")
 
 
@@ -95,7 +98,7 @@ def _add(found: dict[str, Candidate], candidate: Candidate) -> None:
         found[candidate.variant_id] = candidate
     elif known.pool.engine != candidate.pool.engine or known.usd_per_hour != candidate.usd_per_hour:
         name = f"{candidate.variant_id}-{candidate.pool.name}"
-        found[name] = Candidate(name, candidate.pool, candidate.capacity, candidate.usd_per_hour)
+        found[name] = replace(candidate, variant_id=name)
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -114,9 +117,8 @@ def _is_calibration(path: Path) -> bool:
 
 def _sized(variant: Variant) -> Candidate:
     pool = pool_of(variant, {})
-    info = pool.variant
-    name = variant_id(info.model, info.quantization, info.gpu, info.tensor_parallel)
-    return Candidate(name, pool, variant.capacity, info.usd_per_hour)
+    cache = variant.spec.kv_cache_dtype or variant.hardware.scheme.kv_cache_dtype
+    return Candidate(variant_id(pool.variant, cache), pool, cache, variant.capacity, pool.variant.usd_per_hour)
 
 
 def _calibrated(path: Path) -> Candidate:
@@ -160,7 +162,6 @@ def _outside_the_catalogue(path: Path, calibration: Calibration, unknown: Catalo
         raise CalibrationError(f"{path}: {unknown}; outside the catalogue, a calibration must state its memory")
     settings = calibration.memory.model_dump(exclude_none=True, exclude={"gpu_memory_utilization"})
     engine = EngineConfig(**settings, async_scheduling=calibration.async_scheduling)
-    names = (calibration.model, calibration.scheme, calibration.gpu, calibration.tensor_parallel)
     info = VariantInfo(
         pool=path.stem,
         model=calibration.model,
@@ -174,4 +175,4 @@ def _outside_the_catalogue(path: Path, calibration: Calibration, unknown: Catalo
     )
     step_time, request = FittedStepTime(calibration), calibration.request
     pool = Pool(path.stem, 1, info, engine, step_time, calibration.tensor_parallel, request)
-    return Candidate(variant_id(*names), pool, None, None)
+    return Candidate(variant_id(info, calibration.kv_cache_dtype), pool, calibration.kv_cache_dtype, None, None)

@@ -154,6 +154,7 @@ def _identity(candidate: Candidate) -> dict[str, Any]:
         "quantization": info.quantization,
         "gpu": info.gpu,
         "tensor_parallel": info.tensor_parallel,
+        "kv_cache_dtype": candidate.kv_cache_dtype,
         "gpu_memory_gb": None if memory_bytes is None else _short(memory_bytes / _GB),
         "kv_cache_tokens": candidate.kv_cache_tokens,
         "usd_per_hour": candidate.usd_per_hour,
