@@ -38,7 +38,8 @@ class Clock(simpy.Environment):
         while last.callbacks is not None:
             while (event := queue[0][3]).__class__ is StandingEvent:
                 self._now = at_s = heappop(queue)[0]
-                event.ring(at_s)
+                ring = event.ring
+                ring(at_s)
             step()
 
 

@@ -197,8 +197,9 @@ class Replica:
             for request in (*out.preempted, *out.paused):
                 if request.sampled and request.last_token_s < 0:
                     request.last_token_s = before_s
-        _, prefill_tokens, _, decode_seqs, _, sampled = batch = out.batch
-        if not prefill_tokens and not decode_seqs:
+        batch = out.batch
+        prefill_tokens = batch.prefill_tokens
+        if not prefill_tokens and not batch.decode_seqs:
             if before_s <= now and not out.preempted:
                 raise SimulationError(self._stuck())
             return max(now, before_s)
@@ -208,7 +209,7 @@ class Replica:
         self._end_s = end_s = start_s + self._duration(batch)
         self.steps += 1
         self.prefill_tokens += prefill_tokens
-        self.output_tokens += sampled
+        self.output_tokens += batch.sampled_seqs
         if out.decoding:
             gap_s = end_s - before_s
             self._gaps((gap_s, gap_s, 1, out.decoding))
@@ -241,7 +242,8 @@ class Replica:
             return False
         group = scheduler.group
         size = group.size
-        intercept_s, slope_s = self._decode_line(size)
+        decode_line, schedule_at = self._decode_line, self._schedule_at  # (a call of an attribute is slower than both)
+        intercept_s, slope_s = decode_line(size)
         base_s = self._end_s
         if base_s < start_s:
             self.idle_s += start_s - base_s
@@ -252,7 +254,7 @@ class Replica:
         self._points = points
         points -= self._lag
         self._wake_s = at_s = base_s + points * (linear_s + half_s * points)
-        self._schedule_at(self._wake, AFTER_ARRIVALS, at_s)
+        schedule_at(self._wake, AFTER_ARRIVALS, at_s)
         return True
 
     def _take_stretch(self, stretch: Stretch) -> None:
@@ -262,19 +264,20 @@ class Replica:
         before the last tokens of those who stop have arrived. That step is the first of the next stretch.
         """
         self._stretch = None
-        _, base_s, planned, linear_s, half_s, _ = stretch
         steps = self._points
-        if steps > planned:
-            steps = planned
+        if steps > stretch.steps:
+            steps = stretch.steps
         elif not steps:
             return
+        linear_s, half_s = stretch.linear_s, stretch.half_s
         scheduler = self.scheduler
         group = scheduler.group
         size = group.size
-        self._end_s = end_s = base_s + steps * (linear_s + half_s * steps)
+        self._end_s = end_s = stretch.base_s + steps * (linear_s + half_s * steps)
         self.steps += steps
         self.output_tokens += steps * size
-        self._gaps((linear_s + half_s, linear_s + half_s * (2 * steps - 1), steps, size))
+        gaps = self._gaps
+        gaps((linear_s + half_s, linear_s + half_s * (2 * steps - 1), steps, size))
         if not scheduler.roomy:
             scheduler.take_blocks(steps)
         group.steps = reached = group.steps + steps

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import sqrt
-from typing import NamedTuple
 
 
-class Stretch(NamedTuple):
+@dataclass(slots=True)
+class Stretch:
     """`steps` steps that follow one that ends at `base_s`; the first k of them take k * (linear_s + k * half_s).
 
     So the first takes linear_s + half_s, and each next one 2 * half_s more. Step j is scheduled at point j: point 0 is
@@ -22,9 +23,9 @@ class Stretch(NamedTuple):
 
     def next_point(self, now_s: float) -> tuple[int, float]:
         """The first schedule point at or after `now_s`, with its time; as many steps were scheduled before `now_s`."""
-        start_s, base_s, _, linear_s, half_s, lag = self
-        if now_s <= start_s:
-            return 0, start_s
+        if now_s <= self.start_s:
+            return 0, self.start_s
+        base_s, linear_s, half_s, lag = self.base_s, self.linear_s, self.half_s, self.lag
         elapsed_s = now_s - base_s
         if elapsed_s <= 0:
             return 1, base_s if lag else base_s + linear_s + half_s

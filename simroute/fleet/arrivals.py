@@ -7,7 +7,7 @@ than a thousand.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count, repeat
+from itertools import chain, count, repeat
 
 import numpy as np
 
@@ -53,6 +53,10 @@ class Arrivals:
         return np.minimum(first_once, ends) - starts
 
     def __iter__(self) -> Iterator[EngineRequest]:
+        return chain.from_iterable(self._blocks())
+
+    def _blocks(self) -> Iterator[Iterator[EngineRequest]]:
+        """The requests of so many rows at once, each made when it is asked for."""
         trace = self.trace
         starts, ends = trace.prefix_offsets[:-1], trace.prefix_offsets[:-1] + self.kept_ids
         names = [
@@ -70,7 +74,7 @@ class Arrivals:
             if self.kept_ids[rows].any():
                 spans = zip(starts[rows].tolist(), ends[rows].tolist(), strict=True)
                 prefixes = (trace.prefix_ids[a:b].tolist() if b > a else () for a, b in spans)
-            yield from map(
+            yield map(
                 EngineRequest,
                 count(start),
                 trace.arrival_s[rows].tolist(),

@@ -100,6 +100,6 @@ class Recorder:
         """Put the buffered gaps into the histogram, if there are more than `buffered` rows of them."""
         if len(self._gaps) <= 4 * buffered:
             return
-        rows = np.array(self._gaps, dtype=np.float64).reshape(-1, 4)
+        rows = np.fromiter(self._gaps, np.float64, len(self._gaps)).reshape(-1, 4)
         self.itl.add(rows[:, 0], rows[:, 1], rows[:, 2].astype(np.int64), rows[:, 3].astype(np.int64))
         del self._gaps[:]

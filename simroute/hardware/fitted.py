@@ -45,15 +45,15 @@ class FittedStepTime:
 
     def duration_s(self, batch: Batch) -> float:
         """Seconds one iteration of `batch` takes."""
-        prefill_seqs, prefill_tokens, pairs, decode_seqs, context, sampled_seqs = batch
-        tokens = prefill_tokens + decode_seqs if prefill_seqs else self._padded[decode_seqs]
+        prefill_seqs, decode_seqs = batch.prefill_seqs, batch.decode_seqs
+        tokens = batch.prefill_tokens + decode_seqs if prefill_seqs else self._padded[decode_seqs]
         return (
             self._gemm[tokens]
             + prefill_seqs * self._prefill_seq_s
             + decode_seqs * self._decode_seq_s
-            + pairs * self._pair_s
-            + sampled_seqs * self._sampled_s
-            + context * self._context_s
+            + batch.prefill_pairs * self._pair_s
+            + batch.sampled_seqs * self._sampled_s
+            + batch.decode_context_tokens * self._context_s
         )
 
     def decode_line(self, decode_seqs: int) -> tuple[float, float]:

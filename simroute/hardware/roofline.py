@@ -142,14 +142,14 @@ class RooflineStepTime:
 
     def duration_s(self, batch: Batch) -> float:
         """Seconds one iteration of `batch` takes."""
-        prefill_seqs, prefill_tokens, pairs, decode_seqs, context, sampled_seqs = batch
+        decode_seqs = batch.decode_seqs
         return (
-            self._tokens[prefill_tokens + decode_seqs]
-            + self._sampling[sampled_seqs]
-            + prefill_seqs * self._cpu_per_seq_s
+            self._tokens[batch.prefill_tokens + decode_seqs]
+            + self._sampling[batch.sampled_seqs]
+            + batch.prefill_seqs * self._cpu_per_seq_s
             + decode_seqs * self._decode_seq_s
-            + pairs * self._pair_s
-            + context * self._context_s
+            + batch.prefill_pairs * self._pair_s
+            + batch.decode_context_tokens * self._context_s
         )
 
     def decode_line(self, decode_seqs: int) -> tuple[float, float]:

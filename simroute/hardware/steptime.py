@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,7 +14,8 @@ Basis = Literal["estimated", "measured", "composed", "proxy"]
 borrowed from another framework's ratios."""
 
 
-class Batch(NamedTuple):
+@dataclass(slots=True)
+class Batch:
     """What one iteration computes, summed over its requests.
 
     A request decodes when it is scheduled for exactly one token past its prompt; everything else is prefill

@@ -64,7 +64,8 @@ def test_a_decoding_batch_is_on_the_decode_line(model, seqs, context):
 @given(st.sampled_from(MODELS), COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.integers(0, 5), st.integers(1, 64))
 def test_more_work_never_takes_less_time(model, tokens, pairs, seqs, context, sampled, field, more):
     batch = Batch(1, tokens, pairs, seqs, context, sampled)
-    heavier = batch._replace(**{Batch._fields[field]: batch[field] + more})
+    name = fields(Batch)[field].name
+    heavier = replace(batch, **{name: getattr(batch, name) + more})
     assert model.duration_s(heavier) >= model.duration_s(batch) > 0
 
 

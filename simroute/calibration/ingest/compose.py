@@ -9,7 +9,7 @@ and hardware.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import product
 
 import numpy as np
@@ -76,7 +76,7 @@ def composed(kernels: Kernels, limits: Limits, overhead_s: float) -> Composed:
     """Fit `StepTerms` with a launch of `overhead_s` to steps of every kind that an engine within `limits` makes."""
     batches = composed_batches(kernels.sizes, limits)
     seconds = np.array([step_s(kernels, batch, overhead_s) for batch in batches])
-    inputs = np.array(batches, dtype=np.float64)
+    inputs = np.array([astuple(batch) for batch in batches], dtype=np.float64)
     knots = _knots(kernels, limits)
     step = fitted_terms(inputs, seconds, knots, overhead_s)
     errors = np.concatenate([_errors_of_fold(inputs, seconds, knots, overhead_s, fold) for fold in range(FOLDS)])
