@@ -17,6 +17,7 @@ from pathlib import Path
 import accuracy_h100
 import accuracy_published
 import accuracy_rtx4090
+import accuracy_steps
 from accuracy_figures import Figure
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data"
@@ -25,9 +26,10 @@ COVERAGE_TARGET = 0.85
 CASES: dict[str, tuple[str, str, Callable[[Path, int], list[Figure]]]] = {
     "rtx4090": (accuracy_rtx4090.Rtx4090.title, accuracy_rtx4090.Rtx4090.run, accuracy_rtx4090.show),
     "h100": (accuracy_h100.H100Llama70B.title, accuracy_h100.H100Llama70B.file, accuracy_h100.show),
+    "steps": ("B300, vLLM 0.20.1, Qwen3-32B bf16: single steps", ".", accuracy_steps.show),
     "published": ("H100, Qwen3-8B at full load: published throughput", "op_tables", accuracy_published.show),
 }
-"""Name to title, what it needs below the data directory, and what prints it."""
+"""Name to title, what it needs below the data directory (or an absolute path), and what prints it."""
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from accuracy_figures import Figure, print_table, replicates, roofline_of, shipped_calibration
+from accuracy_figures import Figure, print_table, replicates, roofline_of
 
 from simroute.calibration.closed_loop import ClosedLoop, closed_loop
 from simroute.calibration.ingest.build import from_op_tables, named_replica
@@ -52,6 +52,8 @@ class H100Llama70B:
     least_share = 0.8
     fitted_concurrency = 4
 
+    vllm = "0.10.2"
+
     def __init__(self, data: Path, kv_cache_dtype: str = "auto") -> None:
         self.data = data
         self.kv_cache_dtype = kv_cache_dtype
@@ -70,12 +72,11 @@ class H100Llama70B:
 
     @cached_property
     def calibrations(self) -> dict[int, Calibration]:
-        """By tensor-parallel size: those that come with simroute, or composed the same way for another KV cache."""
-        sizes = {row.tensor_parallel for row in self.rows}
-        if self.kv_cache_dtype == "auto":
-            return {tp: shipped_calibration("Llama-3.3-70B", "fp8", "H100", tp) for tp in sizes}
-        replicas = {tp: named_replica("Llama-3.3-70B", "fp8", "H100", tp, self.kv_cache_dtype) for tp in sizes}
-        return {tp: from_op_tables(self.data / TABLES, replica, TABLES) for tp, replica in replicas.items()}
+        """By tensor-parallel size: composed as those that come with simroute, but for this version of vLLM."""
+        sizes = sorted({row.tensor_parallel for row in self.rows})
+        replicas = {tp: named_replica("Llama-3.1-70B", "fp8", "H100", tp, self.kv_cache_dtype) for tp in sizes}
+        tables = self.data / TABLES
+        return {tp: from_op_tables(tables, replica, TABLES, vllm=self.vllm) for tp, replica in replicas.items()}
 
     def loop(self, row: Row, step_time: StepTimeModel) -> ClosedLoop:
         """The row replayed, with lengths drawn the same way for every step time."""
@@ -85,7 +86,8 @@ class H100Llama70B:
             rng.integers(round(self.least_share * most), most + 1, count).tolist()
             for most in (row.input_tokens, row.output_tokens)
         ]
-        return closed_loop(self._engine(row), step_time, list(zip(*lengths, strict=True)), row.concurrency)
+        requests, terms = list(zip(*lengths, strict=True)), self.calibrations[row.tensor_parallel].request
+        return closed_loop(self._engine(row), step_time, requests, row.concurrency, terms)
 
     def figures(self, draws: int) -> list[tuple[Row, Figure, Figure]]:
         """Every row with its mean TPOT and mean TTFT, in ms."""
@@ -104,18 +106,16 @@ class H100Llama70B:
         return figure("TPOT", row.tpot_ms, mean_tpot_ms), figure("TTFT", row.ttft_ms, mean_ttft_ms)
 
     def fitted_launch_ms(self) -> float:
-        """What a step costs beside its kernels, such that the rows with 4 clients are right in the mean of ratios.
+        """What a step costs beside its kernels, with which the rows with 4 clients are right in the mean of ratios.
 
-        The one constant that rests on these rows; time per output token moves with it one to one.
+        The one constant that rests on these rows. Time per output token moves with it one to one.
         """
-        ratios, slopes = [], []
-        for row in self.rows:
-            if row.concurrency == self.fitted_concurrency:
-                step_time = FittedStepTime(self.calibrations[row.tensor_parallel])
-                ratios.append(mean_tpot_ms(self.loop(row, step_time)) / row.tpot_ms)
-                slopes.append(1 / row.tpot_ms)
-        shipped_ms = next(iter(self.calibrations.values())).step.launch_ms
-        return shipped_ms + (1 - float(np.mean(ratios))) / float(np.mean(slopes))
+        rows = [row for row in self.rows if row.concurrency == self.fitted_concurrency]
+        loops = [self.loop(row, FittedStepTime(self.calibrations[row.tensor_parallel])) for row in rows]
+        measured_ms = np.array([row.tpot_ms for row in rows])
+        missing = 1 - np.array([mean_tpot_ms(loop) for loop in loops]) / measured_ms
+        launch_ms = next(iter(self.calibrations.values())).step.launch_ms
+        return launch_ms + float(np.mean(missing) / np.mean(1 / measured_ms))
 
     def _engine(self, row: Row) -> EngineConfig:
         capacity = kv_blocks(
@@ -172,12 +172,10 @@ def show(data: Path, draws: int) -> list[Figure]:
     print("Rows that nothing was fitted to:", _summary(unseen))
     print("Roofline, every row:", _summary([[as_roofline(one) for one in figures] for _, *figures in rows]))
     print("Targets: TPOT median 5 %, largest 15 %; TTFT median 20 %")
-    launch_ms = next(iter(case.calibrations.values())).step.launch_ms
-    fitted_ms = case.fitted_launch_ms()
+    launch_ms, fitted_ms = next(iter(case.calibrations.values())).step.launch_ms, case.fitted_launch_ms()
     print(f"Beside its kernels a step costs {launch_ms:g} ms; fitted to the rows with 4 clients: {fitted_ms:.2f}")
-    if (data / TABLES).is_dir():
-        other = H100Llama70B(data, "fp8")
-        print("With a KV cache in fp8 instead:", _summary([figures for _, *figures in other.figures(0)]))
+    other = H100Llama70B(data, "fp8")
+    print("With a KV cache in fp8 instead:", _summary([figures for _, *figures in other.figures(0)]))
     return [figure for figures in unseen for figure in figures]
 
 

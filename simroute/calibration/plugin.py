@@ -10,6 +10,7 @@ whatever goes wrong here is logged once and never reaches the engine.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib
 import json
@@ -48,7 +49,9 @@ def register() -> None:
     if not path:
         return
     try:
-        wrap(importlib.import_module("vllm.v1.core.sched.scheduler").Scheduler, StepFile(path))
+        file = StepFile(path)
+        wrap(importlib.import_module("vllm.v1.core.sched.scheduler").Scheduler, file)
+        atexit.register(file.close)
     except Exception as error:
         _log.warning("simroute: steps are not traced: %s: %s", type(error).__name__, error)
 
@@ -112,6 +115,11 @@ class StepFile:
         if self._file is not None and (idle or now_s - self._flushed_s > FLUSH_INTERVAL_S):
             self._flushed_s = now_s
             self._file.flush()
+
+    def close(self) -> None:
+        """Write out what is left."""
+        if self._file is not None:
+            self._file.close()
 
 
 class _Recorder:
@@ -261,12 +269,14 @@ def _engine(scheduler: Any) -> dict[str, Any]:
         "load_format": lambda: str(attribute(config + "load_config.load_format")),
         "model_config": lambda: json.loads(attribute(config + "model_config.hf_config").to_json_string(use_diff=False)),
     }
-    told = {}
+    told, unknown = {}, []
     for name, read in wanted.items():
         try:
             told[name] = read()
         except Exception as error:
-            _log.warning("simroute: %s of the engine is unknown: %s: %s", name, type(error).__name__, error)
+            unknown.append(f"{name} ({error})")
+    if unknown:
+        _log.warning("simroute: of the engine is unknown: %s", ", ".join(unknown))
     return told
 
 

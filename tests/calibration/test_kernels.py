@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pandas as pd
 import pytest
 from calibration.kernel_tables import decode_s, gemm_s
 
 from calibration import kernel_tables as tables_of
-from simroute.calibration.ingest.build import CPU_S, LAUNCH_S, RANKS_CPU_S, from_op_tables, named_replica
-from simroute.calibration.ingest.compose import Limits, composed, composed_batches, pairs, predicted_s, step_s
-from simroute.calibration.ingest.kernels import ELEMENTWISE_KERNEL_S, SAMPLER_S, TableKernels
+from simroute.calibration.ingest.build import (
+    CPU_S,
+    LAUNCH_S,
+    PIECEWISE_DECODE_S,
+    PIECEWISE_PROMPT_S,
+    from_op_tables,
+    full_graphs,
+    named_replica,
+    overhead,
+)
+from simroute.calibration.ingest.compose import (
+    Limits,
+    Overhead,
+    composed,
+    composed_batches,
+    pairs,
+    predicted_s,
+    step_s,
+)
+from simroute.calibration.ingest.kernels import ELEMENTWISE_KERNEL_S, NVLINK_SHARE, SAMPLER_S, TableKernels
 from simroute.calibration.ingest.op_tables import OpTables
 from simroute.calibration.ingest.products import Products
 from simroute.errors import CalibrationError, CatalogueError, UsageError
@@ -24,6 +43,7 @@ HALF_LAYER = ((1536, 2048), (2048, 1024), (8192, 2048), (2048, 4096))
 ELEMENTWISE_S = 5 * ELEMENTWISE_KERNEL_S  # two norms, rotary embedding, cache write, activation
 H100_BYTES_S = 3350e9
 LINK_BYTES_S = 450e9
+REDUCE_BYTES_S = max(tables_of.REDUCE_BYTES_S, LINK_BYTES_S * NVLINK_SHARE)  # (two ranks send every byte once)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +53,11 @@ def folder(tmp_path_factory):
     return root
 
 
-def kernels(folder, scheme="bf16", tp=1, model=MODEL):
-    return TableKernels(OpTables(folder, "H100"), model, catalogue.scheme(scheme), tp)
+NONE = Overhead(0.0)
+
+
+def kernels(folder, scheme="bf16", tp=1, model=MODEL, full_graphs=True):
+    return TableKernels(OpTables(folder, "H100"), model, catalogue.scheme(scheme), tp, full_graphs=full_graphs)
 
 
 def head_s(seqs, ranks=1):
@@ -47,7 +70,9 @@ def head_s(seqs, ranks=1):
 def test_a_decode_step_worked_by_hand(folder):
     layer_s = sum(gemm_s(8, n, k) for n, k in LAYER) + ELEMENTWISE_S + decode_s(8, 8000)
     batch = Batch(0, 0, 0, 8, 8000, 8)
-    assert step_s(kernels(folder), batch, 0.001) == pytest.approx(0.001 + 16 * layer_s + head_s(8), rel=1e-4)
+    assert step_s(kernels(folder), batch, Overhead(0.001, 0.5)) == pytest.approx(
+        0.001 + 16 * layer_s + head_s(8), rel=1e-4
+    )
 
 
 def test_a_prefill_step_worked_by_hand(folder):
@@ -55,23 +80,41 @@ def test_a_prefill_step_worked_by_hand(folder):
     layer_s = sum(gemm_s(4096, n, k) for n, k in LAYER) + tables_of.prefill_s(1, 4096)
     layer_s += 4096 * (norms + rotary + cache + activation) * 2 / H100_BYTES_S
     batch = Batch(1, 4096, pairs(4096, 0), 0, 0, 1)
-    assert step_s(kernels(folder), batch, 0.0) == pytest.approx(16 * layer_s + head_s(1), rel=1e-4)
+    expected_s = 0.001 + 0.002 + 16 * layer_s + head_s(1)
+    assert step_s(kernels(folder), batch, Overhead(0.001, 0.002)) == pytest.approx(expected_s, rel=1e-4)
 
 
 def test_ranks_share_the_products_and_reduce_twice_a_layer(folder):
     layer_s = sum(gemm_s(8, n, k) for n, k in HALF_LAYER) + ELEMENTWISE_S + decode_s(8, 8000)
-    layer_s += 2 * (tables_of.REDUCE_S + 8 * 2048 * 2 / tables_of.REDUCE_BYTES_S)
+    layer_s += 2 * (tables_of.REDUCE_S + 8 * 2048 * 2 / REDUCE_BYTES_S)
     batch = Batch(0, 0, 0, 8, 8000, 8)
-    assert step_s(kernels(folder, tp=2), batch, 0.0) == pytest.approx(16 * layer_s + head_s(8, 2), rel=1e-4)
+    assert step_s(kernels(folder, tp=2), batch, NONE) == pytest.approx(16 * layer_s + head_s(8, 2), rel=1e-4)
 
 
 def test_beyond_cuda_graphs_an_all_reduce_is_launched(folder):
     two = kernels(folder, tp=2)
     grown_s = 16 * sum(gemm_s(1024, n, k) - gemm_s(512, n, k) for n, k in HALF_LAYER)
-    reduced_s = 16 * 2 * (tables_of.EAGER_S - tables_of.REDUCE_S + 512 * 2048 * 2 / tables_of.REDUCE_BYTES_S)
+    reduced_s = 16 * 2 * (tables_of.EAGER_S - tables_of.REDUCE_S + 512 * 2048 * 2 / REDUCE_BYTES_S)
     token_s = (2 * 4 * 2048 + 2 * 1280 + 2 * 512 + 3 * 4096) * 2 / H100_BYTES_S
     elementwise_s = 16 * (1024 * token_s - max(512 * token_s, ELEMENTWISE_S))
     assert two.tokens_s(1024) - two.tokens_s(512) == pytest.approx(grown_s + reduced_s + elementwise_s, rel=1e-4)
+
+
+def test_before_full_graphs_the_measured_all_reduce_stands(folder):
+    new, old = kernels(folder, tp=2), kernels(folder, tp=2, full_graphs=False)
+    message_bytes = 512 * 2048 * 2
+    slower_s = message_bytes / tables_of.REDUCE_BYTES_S - message_bytes / REDUCE_BYTES_S
+    assert old.tokens_s(512) - new.tokens_s(512) == pytest.approx(16 * 2 * slower_s, rel=1e-3)
+    assert old.tokens_s(4096) == new.tokens_s(4096)
+
+
+def test_graphs_in_pieces_cost_every_layer_a_launch():
+    assert overhead(MODEL, "0.19.0") == Overhead(LAUNCH_S + CPU_S, 16 * PIECEWISE_PROMPT_S)
+    old = overhead(MODEL, "0.10.2")
+    assert old.step_s == pytest.approx(LAUNCH_S + CPU_S + 16 * PIECEWISE_DECODE_S)
+    assert old.step_s + old.prompt_s == pytest.approx(LAUNCH_S + CPU_S + 16 * PIECEWISE_PROMPT_S)
+    versions = ("0.9.1", "0.10.2", "0.11.0", "0.26.0+cu130", "1.0.0", "not recorded")
+    assert [full_graphs(version) for version in versions] == [False, False, True, True, True, True]
 
 
 def test_eight_bit_weights_take_half_the_time_to_read(folder):
@@ -154,7 +197,7 @@ def test_off_hopper_another_frameworks_ratio_is_borrowed(tmp_path):
 
 def test_the_fit_reproduces_its_steps_and_says_what_it_covers(folder):
     limits = Limits(max_num_batched_tokens=4096, max_num_seqs=512, kv_tokens=200_000, max_model_len=16384)
-    found = composed(kernels(folder), limits, 0.5e-3)
+    found = composed(kernels(folder), limits, Overhead(0.5e-3))
     assert found.step.launch_ms == 0.5
     assert found.median < 0.01
     assert found.p90 < 0.03
@@ -171,7 +214,7 @@ def test_the_fit_predicts_as_the_engine_will_read_it(folder):
     model = FittedStepTime(calibration)
     batches = composed_batches(kernels(folder).sizes, limits)
     padded = [batch for batch in batches if batch.prefill_seqs or batch.decode_seqs in calibration.step.graph_sizes]
-    expected = predicted_s(calibration.step, np.array(padded, dtype=float))
+    expected = predicted_s(calibration.step, np.array([astuple(batch) for batch in padded], dtype=float))
     assert [model.duration_s(batch) for batch in padded] == pytest.approx(expected.tolist(), rel=1e-9)
 
 
@@ -180,13 +223,12 @@ def test_a_calibration_says_what_it_rests_on(folder):
     calibration = from_op_tables(folder, replica, "someone (licence)", "2026-11-22")
     assert (calibration.model, calibration.gpu, calibration.tensor_parallel) == ("Llama-3.2-1B", "H100", 2)
     assert (calibration.basis, calibration.vllm) == ("composed", "0.19.0")
-    assert calibration.step.launch_ms == pytest.approx((LAUNCH_S + RANKS_CPU_S) * 1e3)
+    assert calibration.step.launch_ms == pytest.approx((LAUNCH_S + CPU_S) * 1e3)
     assert {row.retrieved for row in calibration.provenance} == {"2026-11-22"}
     assert any("comm kernels" in row.what for row in calibration.provenance)
     assert any("interpolated" in note for note in calibration.notes)
     one = from_op_tables(folder, named_replica("Llama-3.2-1B", "w8a8-int8", "H100"), "someone")
     assert one.basis == "proxy"
-    assert one.step.launch_ms == pytest.approx((LAUNCH_S + CPU_S) * 1e3)
     assert one.error.bias_sd > calibration.error.bias_sd
 
 

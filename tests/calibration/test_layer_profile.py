@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from simroute.calibration.ingest.build import from_layer_profile, named_replica
-from simroute.calibration.ingest.compose import Limits, composed, pairs, step_s
+from simroute.calibration.ingest.compose import Limits, Overhead, composed, pairs, step_s
 from simroute.calibration.ingest.layer_profile import ProfileKernels
 from simroute.errors import CalibrationError
 from simroute.hardware import catalogue
@@ -57,7 +57,7 @@ def test_a_decode_step_worked_by_hand(folder):
     once_us = sum(ONCE_US.values()) + 2 * TOKEN_US * 8
     head_us = 2 * (100 + 8)
     expected_us = 16 * (layer_us + attention_us(0, 0, 8, 500)) + once_us + head_us
-    seconds = step_s(ProfileKernels(folder, MODEL), Batch(0, 0, 0, 8, 4000, 8), 0.001)
+    seconds = step_s(ProfileKernels(folder, MODEL), Batch(0, 0, 0, 8, 4000, 8), Overhead(0.001))
     assert seconds == pytest.approx(0.001 + expected_us * 1e-6)
 
 
@@ -91,7 +91,7 @@ def test_the_fit_keeps_decode_steps_true_where_mixed_ones_cost_more(folder):
     mixed = (rows["prefill_chunk"] > 0) & (rows["n_decode"] > 0)
     rows.loc[mixed, "time_us"] *= 2
     rows.to_csv(path, index=False)
-    found = composed(ProfileKernels(folder, MODEL), Limits(2048, 64, 40_000, 4096), 0.0)
+    found = composed(ProfileKernels(folder, MODEL), Limits(2048, 64, 40_000, 4096), Overhead(0.0))
     assert found.step.decode_context_token_ns == pytest.approx(16 * 2, rel=0.05)
 
 

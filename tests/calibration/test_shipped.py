@@ -121,29 +121,43 @@ def test_an_overloaded_rtx_4090_is_predicted(benchmarks):
     assert {figure.name: round(figure.error, 3) for figure in figures if abs(figure.error) > figure.target} == {}
 
 
-def test_closed_loops_on_h100_are_predicted(benchmarks):
+@pytest.fixture
+def h100(benchmarks):
     needs("measured/h100_llama70b_fp8_vllm_closed_loop.csv")
-    rows = benchmarks("accuracy_h100").H100Llama70B(DATA).figures(draws=0)
+    needs("op_tables")
+    return benchmarks("accuracy_h100").H100Llama70B(DATA)
+
+
+def test_closed_loops_on_h100_are_predicted(h100):
+    rows = h100.figures(draws=0)
     tpot, ttft = (np.abs([figures[index].error for _, *figures in rows]) for index in (0, 1))
     assert np.median(tpot) < 0.05
     assert tpot.max() < 0.15
     assert np.median(ttft) < 0.20
 
 
-def test_intervals_of_a_closed_loop_hold_what_was_measured(benchmarks):
-    needs("measured/h100_llama70b_fp8_vllm_closed_loop.csv")
-    case = benchmarks("accuracy_h100").H100Llama70B(DATA)
-    case.rows = [row for row in case.rows if row.concurrency == 8]
-    figures = [figure for _, *both in case.figures(draws=20) for figure in both]
+def test_the_launch_of_a_step_is_what_fits_the_loops_of_four_clients(h100):
+    assert h100.fitted_launch_ms() == pytest.approx(h100.calibrations[2].step.launch_ms, abs=0.05)
+
+
+def test_intervals_of_a_closed_loop_hold_what_was_measured(h100):
+    h100.rows = [row for row in h100.rows if row.concurrency == 8]
+    figures = [figure for _, *both in h100.figures(draws=20) for figure in both]
     assert sum(figure.held for figure in figures) >= 0.85 * len(figures)
 
 
-@pytest.mark.parametrize("case", ["h100", "rtx4090"])
+def test_single_steps_of_a_newer_engine_are_predicted(benchmarks):
+    errors = np.abs([figure.error for row in benchmarks("accuracy_steps").figures() for figure in row])
+    assert np.median(errors) < 0.05
+    assert errors.max() < 0.12
+
+
+@pytest.mark.parametrize("case", ["h100", "rtx4090", "steps"])
 def test_the_documentation_has_the_rows_that_the_benchmark_prints(benchmarks, capsys, case):
-    needs("measured/h100_llama70b_fp8_vllm_closed_loop.csv")
+    needs("op_tables")
     benchmarks(f"accuracy_{case}").show(DATA, 0)
     printed = capsys.readouterr().out.splitlines()
     page = (ROOT / "docs/hardware.md").read_text("utf-8")
     rows = [line.split(" |  | ")[0] for line in printed if line.startswith("|")]  # (intervals need draws)
-    assert len(rows) > 6
+    assert len(rows) > 5
     assert [row for row in rows if row not in page] == []

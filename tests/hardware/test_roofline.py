@@ -1,6 +1,7 @@
 """The roofline: its seam's properties, each term by hand, and published or measured speeds."""
 
 import csv
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest

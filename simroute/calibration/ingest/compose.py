@@ -31,7 +31,8 @@ CHUNKS_TOKENS = (16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 """Prefill chunks of a composed step: as prompts of their own, and after `CHUNK_STARTS_TOKENS` of the same prompt."""
 CHUNK_STARTS_TOKENS = (0, 2048, 8192)
 PROMPTS_TOKENS = (128, 512, 1024, 2048)
-"""Prompts that share a step."""
+PROMPTS = (2, 4)
+"""Prompts that share a step, their tokens and their number."""
 DECODE_SHARE, PREFILL_SHARE = 0.8, 0.1
 """Weight in the fit of steps that only decode and that only prefill; mixed steps have the rest. An engine that answers
 prompts of some thousand tokens with some hundred makes several steps of the first kind for each of the others."""
@@ -51,6 +52,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Overhead:
+    """What a step takes beside its kernels, in seconds: every step, and one with a prompt on top."""
+
+    step_s: float
+    prompt_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Composed:
     """Terms fitted to composed steps, how well they reproduce those they were not fitted to, and what was covered."""
 
@@ -65,17 +74,18 @@ class Composed:
         return FitError(median=self.median, p90=self.p90, bias_sd=bias_sd)
 
 
-def step_s(kernels: Kernels, batch: Batch, overhead_s: float) -> float:
+def step_s(kernels: Kernels, batch: Batch, overhead: Overhead) -> float:
     """Seconds of one step of `batch`: every request of it passes the output head, as in vLLM."""
     tokens = batch.prefill_tokens + batch.decode_seqs
     seqs = batch.prefill_seqs + batch.decode_seqs
+    overhead_s = overhead.step_s + (overhead.prompt_s if batch.prefill_seqs else 0.0)
     return overhead_s + kernels.tokens_s(tokens) + kernels.attention_s(batch) + kernels.head_s(seqs)
 
 
-def composed(kernels: Kernels, limits: Limits, overhead_s: float) -> Composed:
-    """Fit `StepTerms` with a launch of `overhead_s` to steps of every kind that an engine within `limits` makes."""
-    batches = composed_batches(kernels.sizes, limits)
-    seconds = np.array([step_s(kernels, batch, overhead_s) for batch in batches])
+def composed(kernels: Kernels, limits: Limits, overhead: Overhead) -> Composed:
+    """Fit `StepTerms`, launched as `overhead` says, to steps of every kind that an engine within `limits` makes."""
+    batches, overhead_s = composed_batches(kernels.sizes, limits), overhead.step_s
+    seconds = np.array([step_s(kernels, batch, overhead) for batch in batches])
     inputs = np.array([astuple(batch) for batch in batches], dtype=np.float64)
     knots = _knots(kernels, limits)
     step = fitted_terms(inputs, seconds, knots, overhead_s)
@@ -99,7 +109,7 @@ def composed_batches(sizes: Floats, limits: Limits) -> list[Batch]:
     ]
     prompts = [
         Batch(seqs, seqs * prompt, seqs * pairs(prompt, 0), 0, 0, seqs)
-        for prompt, seqs in product(PROMPTS_TOKENS, (2, 4, 8))
+        for prompt, seqs in product(PROMPTS_TOKENS, PROMPTS)
         if seqs * prompt <= most
     ]
     mixed = [

@@ -40,6 +40,11 @@ tables read it from memory, as every layer of a served model does. Smaller ones 
 GRAPH_TOKENS = 512
 """Batches up to here run in a CUDA graph (vLLM's largest capture size by default): padded to a multiple of 8, and
 all-reduces need no launch."""
+NVLINK_SHARE = 0.55
+"""Of a link's rate that a large all-reduce keeps busy. NCCL reaches 0.82 (370 of 450 GB/s on H100) with messages of
+gigabytes; steps of vLLM 0.20 on two to eight B300 agree with 0.55 for those of prompts, 10 to 80 MB. The tables time
+vLLM's own kernel at every size, which vLLM takes only where it has nothing faster: beside it are NCCL, kernels on
+symmetric memory and, in full graphs, all-reduces that are fused with the norm that follows."""
 SAMPLER_S = 25e-6
 SAMPLER_BYTES_PER_LOGIT = 8
 """Sampling: 25 us for one row and 1.0 us for each more, of 128,256 entries, on a RTX 4090 (same profile)."""
@@ -66,8 +71,8 @@ class Kernels(Protocol):
 class TableKernels:
     """Kernels of `model` under `scheme` on one of `tensor_parallel` GPUs, from `tables`.
 
-    `ratios` are another framework's tables, for schemes that vLLM's lack. Raises CalibrationError where the tables
-    lack a kernel.
+    `ratios` are another framework's tables, for schemes that vLLM's lack. `full_graphs` is false before vLLM 0.11.
+    Raises CalibrationError where the tables lack a kernel.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class TableKernels:
         *,
         kv_cache_dtype: str | None = None,
         ratios: OpTables | None = None,
+        full_graphs: bool = True,
     ) -> None:
         scheme.check_runs_on(tables.gpu)
         check_shards(model, tensor_parallel)
@@ -86,7 +92,7 @@ class TableKernels:
         self._model = model
         self._layers = model.num_hidden_layers
         self._linears = self._layer_curves(tables, scheme, tensor_parallel)
-        self._reduce = _all_reduces(tables, tensor_parallel)
+        self._reduce = _all_reduces(tables, tensor_parallel, full_graphs)
         self._elementwise = elementwise(model, tables.gpu, tensor_parallel)
         self._attention = _attention(tables, model, scheme, tensor_parallel, kv_cache_dtype)
         self._head = self._products.plain(model.vocab_size // tensor_parallel, model.hidden_size)
@@ -143,13 +149,22 @@ def _experts(tables: OpTables, model: ModelSpec, scheme: QuantScheme, tensor_par
     return Curve(curve.sizes, np.maximum(curve.seconds, picked_bytes / tables.stream_bytes_s(BF16)))
 
 
-def _all_reduces(tables: OpTables, ranks: int) -> tuple[Curve, Curve] | None:
-    """vLLM's all-reduce inside a CUDA graph and launched by itself, over bytes; None for one rank."""
+def _all_reduces(tables: OpTables, ranks: int, full_graphs: bool) -> tuple[Curve, Curve] | None:
+    """An all-reduce inside a CUDA graph and one launched by itself, over bytes; None for one rank."""
     if ranks == 1:
         return None
+    in_graph, launched = (tables.all_reduce(ranks, graph=graph) for graph in (True, False))
     if tables.gpu.over_pcie:
         tables.note("all-reduces cross PCIe: their times are those of the one host that was measured")
-    return tables.all_reduce(ranks, graph=True), tables.all_reduce(ranks, graph=False)
+        return in_graph, launched
+    byte_s = 2 * (ranks - 1) / ranks / (tables.gpu.interconnect_bytes_s * NVLINK_SHARE)
+    return bounded(in_graph, byte_s) if full_graphs else in_graph, bounded(launched, byte_s)
+
+
+def bounded(curve: Curve, byte_s: float) -> Curve:
+    """`curve`, but no slower than its fastest size and then `byte_s` a byte."""
+    limit = curve.seconds.min() + curve.sizes * byte_s
+    return Curve(curve.sizes, np.minimum(curve.seconds, limit))
 
 
 class Elementwise(NamedTuple):

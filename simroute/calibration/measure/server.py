@@ -30,7 +30,7 @@ STOP_TIMEOUT_S = 20.0
 SERVER_LOG = "server.log"
 
 _PREFIX = re.compile(r"^\s*(\([\w-]+ pid=\d+\) )?((ERROR|CRITICAL|WARNING|INFO) [\d-]+ [\d:.]+ \[[^\]]*\] )?")
-_RAISED = re.compile(r"^(\w+\.)*\w*(Error|Exception|Interrupt)\b: \S|: error: ")
+_RAISED = re.compile(r"^(\w+\.)*\w*(Error|Exception|Interrupt)\b: \S|: error: |: No module named ")
 _SECOND_HAND = ("See root cause above", "Failed core proc", "initialization failed", "Traceback")
 _LOADED = re.compile(r"[Mm]odel loading took .*? and ([\d.]+) s|Loading weights took ([\d.]+) s")
 
@@ -80,12 +80,7 @@ def launched(launch: Launch, folder: Path, waiting: Callable[[float], None]) -> 
         command, environment = _command(launch, port, Path(scratch))
         log = folder / SERVER_LOG
         started_s = time.monotonic()
-        with log.open("wb") as file:
-            # A session of its own: Ctrl-C reaches this process only, and everything vLLM starts can be ended with it.
-            process = subprocess.Popen(
-                command, env=environment, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )  # fmt: skip
+        process = _started(command, environment, log)
         server = Server(f"http://127.0.0.1:{port}", launch.model, Path(scratch) / "steps", log, process=process)
         try:
             with _terminated_like_interrupted():
@@ -152,6 +147,18 @@ def _command(launch: Launch, port: int, scratch: Path) -> tuple[list[str], dict[
         args += ["--load-format", "dummy"]
     command = [launch.python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, *args, *launch.args]
     return command, environment
+
+
+def _started(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """The process, in a session of its own: Ctrl-C does not reach it, and all that it starts can be ended with it."""
+    try:
+        with log.open("wb") as file:
+            return subprocess.Popen(
+                command, env=environment, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+    except OSError as error:
+        raise CalibrationError(f"{command[0]}: cannot be run: {error.strerror}; see --python") from None
 
 
 async def _until_ready(server: Server, started_s: float, waiting: Callable[[float], None]) -> None:

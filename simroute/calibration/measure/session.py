@@ -88,8 +88,9 @@ def measure(target: Target, plan: Plan, out: Path, names: Names, progress: Progr
     missing = [name for name in plan.phases() if kept is None or name not in {p.name for p in kept.meta.phases}]
     if kept is not None and not missing:
         return kept
+    opened = target.open(out, lambda seconds: progress("start", 1 - 0.5 ** (seconds / 30)))
     _prepare(out)
-    with target.open(out, lambda seconds: progress("start", 1 - 0.5 ** (seconds / 30))) as server:
+    with opened as server:
         session = _Session(server, plan, target, names, out, kept)
         try:
             return asyncio.run(session.phases(missing, progress))
@@ -122,8 +123,8 @@ class _Session:
 
     async def phases(self, names: list[str], progress: Progress) -> Run:
         """Measure these phases."""
-        progress("start", 1.0)
         run, driver = await self._begin()
+        progress("start", 1.0)
         for name in names:
             run = self.run = await self._phase(run, driver, name, lambda done, name=name: progress(name, done))  # type: ignore[misc]
             write_run(run, self._out)
@@ -156,10 +157,18 @@ class _Session:
 
     def _joined(self, meta: RunMeta) -> Run:
         """The run to go on with: a new one, or the one in the directory if this is the same engine."""
-        server, plan = self._server, _as_json(self._plan)
         if self.run is None:
-            times = {"startup_s": server.startup_s, "load_s": server.load_s, "started_unix_s": time.time()}
-            return new_run(meta.model_copy(update={**times, "plan": plan}), str(self._out))
+            server, plan = self._server, _as_json(self._plan)
+            launch = self._target.launch
+            facts = {
+                "startup_s": server.startup_s,
+                "load_s": server.load_s,
+                "started_unix_s": time.time(),
+                "plan": plan,
+            }
+            if launch:
+                facts["engine_args"] = {**meta.engine_args, "command_line": list(launch.args)}
+            return new_run(meta.model_copy(update=facts), str(self._out))
         old = self.run.meta
         for key in (
             "model",

@@ -21,6 +21,9 @@ def op_tables(
     scheme: SchemeOpt,
     tp: TpOpt = 1,
     kv_cache_dtype: KvOpt = None,
+    vllm: Annotated[
+        str | None, typer.Option("--vllm", metavar="VERSION", help="Version to compose for (default: the tables').")
+    ] = None,
     source: Annotated[str | None, typer.Option("--source", help="Whose tables they are, for the file.")] = None,
     retrieved: RetrievedOpt = None,
 ) -> None:
@@ -33,4 +36,4 @@ def op_tables(
     from simroute.calibration.ingest.op_tables import PROJECT
 
     replica = named_replica(model, scheme, gpu, tp, kv_cache_dtype)
-    save(from_op_tables(folder, replica, source or PROJECT, retrieved), output)
+    save(from_op_tables(folder, replica, source or PROJECT, retrieved, vllm), output)
