@@ -118,10 +118,10 @@ def test_lengths_have_their_medians_and_bounds():
     assert lengths.mean_output() == pytest.approx(drawn[:, 1].mean(), rel=0.02)
 
 
-def test_capacity_is_the_rate_once_the_batch_is_full():
-    ramp = np.linspace(0.0, 3.5, 10, endpoint=False)
+def test_capacity_is_the_rate_of_a_full_batch():
+    filling = np.linspace(0.0, 3.5, 10, endpoint=False)
     steady = np.arange(3.5, 10.0, 0.01)  # 100 tokens a second, 20 a request
-    assert capacity_rps([*ramp, *steady, 11.0], 0.0, 10.0, 20.0) == pytest.approx(5.0, rel=0.01)
+    assert capacity_rps([*filling, *steady, 11.0], 3.5, 10.0, 20.0) == pytest.approx(5.0, rel=0.01)
 
 
 ENGINE = {

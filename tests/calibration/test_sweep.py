@@ -76,11 +76,11 @@ def test_an_ordinary_server_is_swept_from_end_to_end():
     staircases = decode_points(SERVER, prompt_tokens=200_000)
     assert [p.context for p in staircases] == [16, 256, 1024, 4096, 16_384]
     assert {1, 2, 3, 4, 6, 8, 12, 192, 256} <= set(staircases[0].sizes)
-    assert [p.sizes[0] for p in staircases] == [256, 256, 192, 48, 12]
+    assert [p.sizes[0] for p in staircases] == [256, 256, 195, 48, 12]  # 200,000 tokens of prompts
     mixed = mixed_points(SERVER, prompt_tokens=200_000)
     assert {p.decode_seqs for p in mixed} >= {1, 255}
     assert {p.chunks[0] for p in mixed} == {16}
-    assert max(p.chunks[-1] for p in mixed) == 4096 or max(p.chunks[-1] for p in mixed) > 4096
+    assert max(p.chunks[-1] for p in mixed) > 4096
 
 
 def test_without_prefix_caching_contexts_come_from_long_prompts():

@@ -112,9 +112,10 @@ class Driver:
         return answers
 
     async def capacity(self, lengths: Lengths, duration_s: float, report: Report) -> tuple[float, list[Answer]]:
-        """(requests a second, answers) of a closed loop with max_num_seqs requests in flight, cut at `duration_s`.
+        """(requests a second, answers) of a closed loop with max_num_seqs requests in flight.
 
-        Raises ServerError when an answer is not whole for another reason than the end.
+        What counts is `duration_s` from when each of the first ones has its first token; then the rest is cut.
+        Raises ServerError when an answer is not whole for another reason than that.
         """
         draws = rng.stream(self._seed, "capacity")
         answers: list[Answer] = []
@@ -126,18 +127,23 @@ class Driver:
                 answers.append(self._client.request(prompt, output))
                 _whole([await self._client.follow(answers[-1], prompt)])
 
-        begin_s = time.monotonic()
-        tasks = [asyncio.create_task(keep_busy()) for _ in range(self._limits.max_num_seqs)]
+        seats = self._limits.max_num_seqs
+        begin_s, full_s = time.monotonic(), None
+        tasks = [asyncio.create_task(keep_busy()) for _ in range(seats)]
         try:
-            while (spent_s := time.monotonic() - begin_s) < duration_s:
-                report(spent_s / duration_s)
-                failed = (await asyncio.wait(tasks, timeout=min(0.5, duration_s - spent_s)))[0]
-                for task in failed:
+            while full_s is None or time.monotonic() < full_s + duration_s:
+                for task in (await asyncio.wait(tasks, timeout=min(0.25, duration_s)))[0]:
                     task.result()
+                now_s = time.monotonic()
+                if full_s is None and all(answer.chunk_s for answer in answers[:seats]):
+                    full_s = now_s
+                if full_s is None and now_s > begin_s + OVERTIME_S:
+                    raise ServerError(f"the first {seats} requests have no token after {OVERTIME_S:.0f} s")
+                report(0.0 if full_s is None else (now_s - full_s) / duration_s)
         finally:
             await _cancel(tasks)
         times = [t for answer in answers for t in answer.chunk_s]
-        return capacity_rps(times, begin_s, begin_s + duration_s, lengths.mean_output()), answers
+        return capacity_rps(times, full_s, full_s + duration_s, lengths.mean_output()), answers
 
     async def load(
         self, arrivals: Sequence[Arrival], duration_s: float, drain_s: float, report: Report

@@ -12,9 +12,6 @@ import numpy as np
 
 from simroute import rng
 
-SETTLING_SHARE = 0.35
-"""The part of a closed loop that is left out while its batch fills up."""
-
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
@@ -61,10 +58,9 @@ def poisson(rate_rps: float, duration_s: float, lengths: Lengths, seed: int) -> 
     return arrivals
 
 
-def capacity_rps(token_times_s: Sequence[float], start_s: float, end_s: float, mean_output_tokens: float) -> float:
-    """Requests a second of a closed loop that ran from `start_s` to `end_s`: its rate of tokens once the batch was
-    full, over the tokens of a mean request.
+def capacity_rps(token_times_s: Sequence[float], begin_s: float, end_s: float, mean_output_tokens: float) -> float:
+    """Requests a second of a closed loop whose batch was full from `begin_s` to `end_s`: its rate of tokens over the
+    tokens of a mean request.
     """
-    begin_s = start_s + SETTLING_SHARE * (end_s - start_s)
     tokens = sum(begin_s <= t < end_s for t in token_times_s)
     return tokens / (end_s - begin_s) / mean_output_tokens

@@ -28,7 +28,7 @@ from simroute.calibration.measure.tables import iteration_table, new_run, reques
 from simroute.calibration.runs import META, Phase, Run, RunMeta, read_run, write_run
 from simroute.errors import CalibrationError
 
-SHARES = {"sweep-prefill": 0.13, "sweep-decode": 0.13, "sweep-mixed": 0.12, "capacity": 0.09}
+SHARES = {"sweep-prefill": 0.13, "sweep-decode": 0.13, "sweep-mixed": 0.12, "capacity": 0.07}
 """Parts of the budget; the loads share the rest."""
 DRAIN_SHARE = 0.25
 """A load's part of its time that is kept for the answers still on their way when arrivals end."""
@@ -93,10 +93,13 @@ def measure(target: Target, plan: Plan, out: Path, names: Names, progress: Progr
     with opened as server:
         session = _Session(server, plan, target, names, out, kept)
         try:
-            return asyncio.run(session.phases(missing, progress))
+            run = asyncio.run(session.phases(missing, progress))
         except ServerError as error:
             reason = f"the server died{server.last_words()}" if not server.alive() else str(error)
             raise CalibrationError(f"{reason}; {session.so_far()}") from None
+    if server.log:
+        server.log.unlink(missing_ok=True)  # it is there to explain failures
+    return run
 
 
 class _Session:
@@ -201,7 +204,7 @@ class _Session:
         elif name == "capacity":
             rate, answers = await driver.capacity(self._lengths(run), self._plan.seconds(name), report)
             if rate <= 0:
-                raise ServerError("no tokens came while the capacity was measured: give a larger --budget")
+                raise ServerError("the capacity came out as 0: give a larger --budget")
             changes["capacity_rps"] = round(rate, 4)
         else:
             part["fraction"] = float(name.removeprefix("load-"))

@@ -115,8 +115,8 @@ def decode_points(limits: Limits, prompt_tokens: float) -> list[Staircase]:
     """
     points = []
     for context in [SMALLEST_CHUNK, *contexts(limits)[1:]]:
-        room = min(prompt_tokens, KV_SHARE * limits.kv_tokens) / (context + limits.block_size)
-        sizes = tuple(reversed(ladder(1, max(1, min(limits.max_num_seqs, int(room))))))
+        most = _most_seqs(limits, context, prompt_tokens, KV_SHARE)
+        sizes = tuple(reversed(ladder(1, max(1, min(limits.max_num_seqs, most)))))
         if context + Staircase(sizes, context).outputs()[0] <= limits.max_model_len:
             points.append(Staircase(sizes, context))
     return points
@@ -126,8 +126,7 @@ def mixed_points(limits: Limits, prompt_tokens: float) -> list[Mixed]:
     """Batches that decode, joined by prompts of 16 to max_num_batched_tokens; `prompt_tokens` as of decode_points."""
     points = []
     for context in [SMALLEST_CHUNK, *contexts(limits)[1:3]]:
-        room = min(prompt_tokens, KV_SHARE * limits.kv_tokens / 2) / (context + limits.block_size)
-        most = min(limits.max_num_seqs - 1, int(room))
+        most = min(limits.max_num_seqs - 1, _most_seqs(limits, context, prompt_tokens, KV_SHARE / 2))
         for seqs in ladder(1, most)[:-1:2] + [most] * (most >= 1):
             largest = min(limits.max_num_batched_tokens - seqs, limits.longest_prompt)
             chunks = tuple(ladder(SMALLEST_CHUNK, largest)[::2])
@@ -135,6 +134,11 @@ def mixed_points(limits: Limits, prompt_tokens: float) -> list[Mixed]:
             if chunks and context + point.output_tokens <= limits.max_model_len:
                 points.append(point)
     return points
+
+
+def _most_seqs(limits: Limits, context: int, prompt_tokens: float, kv_share: float) -> int:
+    """How many prompts of `context` tokens may be prefilled, and fit into that part of the KV cache as they grow."""
+    return int(min(prompt_tokens / context, kv_share * limits.kv_tokens / (context + limits.block_size)))
 
 
 def spread(points: Sequence[Point]) -> list[Point]:
