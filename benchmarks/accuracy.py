@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+import accuracy_cpu
 import accuracy_h100
 import accuracy_published
 import accuracy_rtx4090
@@ -26,6 +27,7 @@ COVERAGE_TARGET = 0.85
 CASES: dict[str, tuple[str, str, Callable[[Path, int], list[Figure]]]] = {
     "rtx4090": (accuracy_rtx4090.Rtx4090.title, accuracy_rtx4090.Rtx4090.run, accuracy_rtx4090.show),
     "h100": (accuracy_h100.H100Llama70B.title, accuracy_h100.H100Llama70B.file, accuracy_h100.show),
+    "cpu": (accuracy_cpu.TITLE, str(accuracy_cpu.RUNS), accuracy_cpu.show),
     "steps": ("B300, vLLM 0.20.1, Qwen3-32B bf16: single steps", ".", accuracy_steps.show),
     "published": ("H100, Qwen3-8B at full load: published throughput", "op_tables", accuracy_published.show),
 }
@@ -47,7 +49,7 @@ def main() -> None:
             figures += show(arguments.data, arguments.draws)
         else:
             print(f"Left out: {arguments.data / needs} is not there.")
-    held = [figure.held for figure in figures if figure.replicates]
+    held = [figure.held for figure in figures if figure.has_interval]
     if held:
         share = sum(held) / len(held)
         print(f"\n90 % intervals hold {sum(held)} of {len(held)} numbers ({share:.0%}; target {COVERAGE_TARGET:.0%})")

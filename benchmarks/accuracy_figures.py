@@ -20,7 +20,8 @@ INTERVAL = 0.9
 class Figure:
     """One measured number and its prediction, with the replicates that drawn step times give.
 
-    `target` is relative; `roofline` is what step times from datasheets alone predict.
+    `target` is relative; `roofline` is what step times from datasheets alone predict; `ends` are those of an interval
+    that is known already.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Figure:
     replicates: tuple[float, ...] = ()
     target: float | None = None
     roofline: float = float("nan")
+    ends: tuple[float, float] | None = None
 
     @property
     def error(self) -> float:
@@ -38,8 +40,15 @@ class Figure:
     @property
     def interval(self) -> tuple[float, float]:
         """The middle of the replicates."""
+        if self.ends is not None:
+            return self.ends
         low, high = np.quantile(self.replicates, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2]).tolist()
         return low, high
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is one."""
+        return bool(self.replicates) or self.ends is not None
 
     @property
     def held(self) -> bool:

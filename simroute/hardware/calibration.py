@@ -226,14 +226,16 @@ class Calibration(Part):
     def drawn(self, rng: np.random.Generator) -> Calibration:
         """One calibration that the measurements allow: the numbers drawn from their covariance, all times one factor.
 
-        The factor, exp(N(0, bias_sd)), is the error that a whole run shares; nothing is drawn below 0, and GEMMs stay
-        monotone.
+        The factor, exp(N(0, bias_sd)), is the error that a whole run shares. A draw that goes below 0 is taken as far
+        as 0, all terms alike: what one term gives, another takes, so a term that is cut off by itself would leave the
+        others too large. GEMMs stay monotone.
         """
         values = self.step.values()
         if self.covariance is not None:
             names = self.covariance.parameters
             relative = np.asarray(self.covariance.relative)
             errors = rng.multivariate_normal(np.zeros(len(names)), relative, check_valid="ignore", method="eigh")
+            errors /= max(1.0, -float(errors.min()))
             values |= {name: values[name] * (1 + error) for name, error in zip(names, errors.tolist(), strict=True)}
         factor = float(np.exp(rng.normal(0.0, self.error.bias_sd)))
         step = self.step.with_values({name: value * factor for name, value in values.items()})
