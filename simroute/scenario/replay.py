@@ -95,7 +95,9 @@ def _in_processes(
                 shared.stop_flag.value = 1
             if progress:
                 progress(shared.fractions)
-        return [None if future.cancelled() else future.result() for future in futures]
+        results = [None if future.cancelled() else future.result() for future in futures]
+        pool.shutdown()  # (left to the interpreter's end, a pool may be found half closed)
+        return results
     except BrokenProcessPool:
         raise SimulationError("a worker process died, perhaps for want of memory: replay fewer policies") from None
     except KeyboardInterrupt:
