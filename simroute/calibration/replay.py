@@ -153,15 +153,7 @@ def replayed(of: Measured, calibration: Calibration, engine: EngineConfig) -> Fl
     Of the requests, those compared count as completed. Raises CalibrationError when the engine would reject what was
     served.
     """
-    pool = Pool(
-        name=POOL,
-        replicas=1,
-        variant=_variant(calibration, engine),
-        engine=engine,
-        step_time=FittedStepTime(calibration),
-        gpus_per_replica=calibration.tensor_parallel,
-        request=calibration.request,
-    )
+    pool = lone_pool(POOL, calibration, engine)
     trace = of.run.trace
     run = simulate(trace, [pool], _TheOne(), policy_name="predicted", seed=0)
     rejected = of.compared & (run.status != Status.COMPLETED)
@@ -186,9 +178,10 @@ class _TheOne:
         return Decision(0)
 
 
-def _variant(calibration: Calibration, engine: EngineConfig) -> VariantInfo:
-    return VariantInfo(
-        pool=POOL,
+def lone_pool(name: str, calibration: Calibration, engine: EngineConfig) -> Pool:
+    """One replica that only its calibration describes: of no known price or quality."""
+    variant = VariantInfo(
+        pool=name,
         model=calibration.model,
         quantization=calibration.scheme,
         gpu=calibration.gpu,
@@ -198,6 +191,7 @@ def _variant(calibration: Calibration, engine: EngineConfig) -> VariantInfo:
         max_num_seqs=engine.max_num_seqs,
         quality={},
     )
+    return Pool(name, 1, variant, engine, FittedStepTime(calibration), calibration.tensor_parallel, calibration.request)
 
 
 def _check_order(run: str, phase: str, arrival_s: Floats, first_token_s: Floats, finish_s: Floats) -> None:

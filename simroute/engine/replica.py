@@ -64,7 +64,6 @@ class Replica:
         exact: bool = False,
     ) -> None:
         self.env = env
-        self.exact = exact
         self.scheduler = Scheduler(
             config, (BlockPool if exact else RunPool)(config.num_gpu_blocks, config.enable_prefix_caching)
         )
@@ -158,8 +157,8 @@ class Replica:
             if self._points > stretch.steps and scheduler.group.size:
                 if scheduler.roomy and not scheduler.waiting:  # nothing keeps that step out of the next stretch
                     self._complete(now)
-                    self._begin_stretch(stretch.start_s)
-                    return
+                    if self._begin_stretch(stretch.start_s):
+                        return
                 self._drain()
         if self._completions:
             self._complete(now)

@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from simroute.calibration.replay import lone_pool
 from simroute.engine.config import EngineConfig
 from simroute.errors import CalibrationError, CatalogueError, UsageError
 from simroute.fleet.pool import Pool
 from simroute.hardware import catalogue
 from simroute.hardware.calibration import Calibration
 from simroute.hardware.calibration_file import calibration_files, load_calibration
-from simroute.hardware.fitted import FittedStepTime
 from simroute.hardware.memory import KvCapacity, engine_defaults
 from simroute.policy.snapshot import VariantInfo
 from simroute.scenario.loader import load
@@ -162,17 +162,5 @@ def _outside_the_catalogue(path: Path, calibration: Calibration, unknown: Catalo
         raise CalibrationError(f"{path}: {unknown}; outside the catalogue, a calibration must state its memory")
     settings = calibration.memory.model_dump(exclude_none=True, exclude={"gpu_memory_utilization"})
     engine = EngineConfig(**settings, async_scheduling=calibration.async_scheduling)
-    info = VariantInfo(
-        pool=path.stem,
-        model=calibration.model,
-        quantization=calibration.scheme,
-        gpu=calibration.gpu,
-        tensor_parallel=calibration.tensor_parallel,
-        usd_per_hour=0.0,
-        usd_per_1m_tokens=0.0,
-        max_num_seqs=engine.max_num_seqs,
-        quality={},
-    )
-    step_time, request = FittedStepTime(calibration), calibration.request
-    pool = Pool(path.stem, 1, info, engine, step_time, calibration.tensor_parallel, request)
-    return Candidate(variant_id(info, calibration.kv_cache_dtype), pool, calibration.kv_cache_dtype, None, None)
+    pool = lone_pool(path.stem, calibration, engine)
+    return Candidate(variant_id(pool.variant, calibration.kv_cache_dtype), pool, calibration.kv_cache_dtype, None, None)
