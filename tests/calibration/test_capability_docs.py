@@ -31,8 +31,8 @@ def test_the_commands_run(tmp_path, line):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     if "--json" not in arguments:
-        printed = [line.rstrip() for line in done.stdout.strip("\n").splitlines()]
-        assert printed == block("text").splitlines()
+        printed = "\n".join(line.rstrip() for line in done.stdout.splitlines()).strip("\n")
+        assert printed == block("text").strip("\n")
 
 
 def test_the_tasks_and_the_table_are_read(tmp_path):
