@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from simroute.engine.replica import Replica
 from simroute.policy.snapshot import VariantInfo
+from simroute.workload.request import Request
 
 
 class ScrapedReplica:
-    """The `Snapshot` of one replica: `in_flight` always exact, the metrics as of the last `refresh` (or live)."""
+    """The `Snapshot` of one replica: the router's counts always exact, the metrics as of the last `refresh` (or live).
 
-    __slots__ = ("_kv", "_live", "_replica", "_running", "_waiting", "in_flight", "replica", "variant")
+    The counts of tokens are kept only for a policy that asks for them (`counts_tokens`).
+    """
+
+    __slots__ = (
+        "_kv",
+        "_live",
+        "_replica",
+        "_running",
+        "_waiting",
+        "in_flight",
+        "in_flight_tokens",
+        "queued_tokens",
+        "replica",
+        "variant",
+    )
 
     def __init__(self, number: int, variant: VariantInfo, replica: Replica, *, live: bool) -> None:
         self.replica = number
         self.variant = variant
         self.in_flight = 0
+        self.in_flight_tokens = 0
+        self.queued_tokens = 0
         self._replica = replica
         self._live = live
         self._running = self._waiting = 0
@@ -40,3 +57,7 @@ class ScrapedReplica:
     def kv_cache_usage(self) -> float:
         """See Snapshot."""
         return self._replica.kv_cache_usage if self._live else self._kv
+
+    def prefix_hit_tokens(self, request: Request) -> int:
+        """See Snapshot."""
+        return 0

@@ -115,16 +115,20 @@ class StaticTier:
     Options: ClassVar[type[StaticTierOptions]] = StaticTierOptions
 
     def __init__(self, options: StaticTierOptions, context: PolicyContext) -> None:
-        names = [v.pool for v in context.variants]
-        self._default = self._group(context, options.default or names[context.pool_of_replica[0]])
-        self._groups = {tier: self._group(context, pool) for tier, pool in options.tiers.items()}
-
-    @staticmethod
-    def _group(context: PolicyContext, pool: str) -> Group:
         staffed = {context.variants[p].pool: p for p in context.pool_of_replica}
-        if pool not in staffed:
-            raise UsageError(f"static_tier: {unknown('pool', pool, staffed)}")
-        return Group(context, (staffed[pool],))
+        first = context.variants[context.pool_of_replica[0]].pool
+        for pool in (options.default or first, *options.tiers.values()):
+            if pool not in staffed:
+                raise UsageError(f"static_tier: {unknown('pool', pool, staffed)}")
+        self._context = context
+        self._pool_of_tier = {tier: staffed[pool] for tier, pool in options.tiers.items()}
+        self._default_pool = staffed[options.default or first]
+        self._regroup()
+        context.members.listen(self._regroup)
+
+    def _regroup(self) -> None:
+        self._groups = {tier: Group(self._context, (pool,)) for tier, pool in self._pool_of_tier.items()}
+        self._default = Group(self._context, (self._default_pool,))
 
     def choose(self, request: Request, snapshots: Sequence[Snapshot]) -> Decision:
         """The least busy replica of the tier's pool."""

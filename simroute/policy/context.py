@@ -5,7 +5,7 @@ May import errors and policy.snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -16,7 +16,9 @@ from simroute.errors import UsageError
 from simroute.policy.snapshot import Decision, Snapshot, VariantInfo
 
 NO_VARIANT = "no variant meets the quality floor"
-"""Reason of the one rejection these policies make (a constant, so that a run can count it as one code)."""
+"""Reason of a rejection (a constant, so that a run can count it as one code)."""
+NO_REPLICA = "no replica is ready"
+"""Reason of a rejection by a fleet that could serve the request if anything of it were up."""
 
 _BLOCK = 4096
 """Random numbers drawn at a time: one scalar draw of numpy costs as much as 40 numbers of a block."""
@@ -24,21 +26,60 @@ _BLOCK = 4096
 T = TypeVar("T")
 
 
+class Membership:
+    """Which replicas take requests now. The router keeps it; what a policy derived from it is told to be forgotten."""
+
+    def __init__(self, ready: Iterable[bool]) -> None:
+        self._ready = list(ready)
+        self._listeners: list[Callable[[], None]] = []
+
+    def __getitem__(self, replica: int) -> bool:
+        return self._ready[replica]
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        """Call `changed` after every change."""
+        self._listeners.append(changed)
+
+    def set(self, replica: int, ready: bool) -> None:
+        """`replica` takes requests from now on, or no longer does."""
+        if self._ready[replica] != ready:
+            self._ready[replica] = ready
+            for changed in self._listeners:
+                changed()
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Latency targets of a request class, seconds; None asks nothing."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyContext:
     """The fleet a policy is built for.
 
-    `variants` holds one entry a pool and `pool_of_replica[r]` the pool of replica r. `quality_floor` maps a request
-    class to the least quality (0..1) it accepts; a class that is not named accepts any. `rng` belongs to this policy
-    alone. Raises UsageError when there is no replica, a pool number is out of range or a floor is not in 0..1.
+    `variants` holds one entry a pool and `pool_of_replica[r]` the pool of replica r, whether it is up or not;
+    `members` says which are (left out: all). `quality_floor` maps a request class to the least quality (0..1) it
+    accepts; a class that is not named accepts any. `targets` maps a class, or `default`, to its latency targets.
+    `prefix_block_tokens` is how many tokens each of a request's `prefix_ids` stands for (0: no prefixes are known).
+    `rng` belongs to this policy alone.
+    Raises UsageError when there is no replica, a pool number is out of range or a floor is not in 0..1.
     """
 
     variants: Sequence[VariantInfo]
     pool_of_replica: Sequence[int]
     rng: np.random.Generator
     quality_floor: Mapping[str, float] = field(default_factory=dict)
+    targets: Mapping[str, Targets] = field(default_factory=dict)
+    prefix_block_tokens: int = 0
+    members: Membership = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        if self.members is None:
+            object.__setattr__(self, "members", Membership(True for _ in self.pool_of_replica))
         if not self.pool_of_replica:
             raise UsageError("a routing policy needs at least one replica, got none: give a pool replicas")
         for replica, pool in enumerate(self.pool_of_replica):
@@ -49,8 +90,13 @@ class PolicyContext:
                 raise UsageError(f"quality floor of class '{name}': must be in 0..1, got {floor}")
 
     def replicas_of(self, pools: Sequence[int]) -> tuple[int, ...]:
-        """The replica numbers of these pools, in ascending order."""
-        return tuple(r for r, pool in enumerate(self.pool_of_replica) if pool in pools)
+        """The replicas of these pools that take requests now, in ascending order."""
+        members = self.members
+        return tuple(r for r, pool in enumerate(self.pool_of_replica) if pool in pools and members[r])
+
+    def targets_of(self, request_class: str) -> Targets:
+        """The latency targets of a class: its own, else those of `default`, else none."""
+        return self.targets.get(request_class) or self.targets.get("default") or Targets()
 
 
 class FloorRule(BaseModel):
@@ -96,7 +142,7 @@ class BalancerOptions(FloorRule):
 
 
 class ByClass(dict[str, T], Generic[T]):
-    """A policy's state by request class, built when a class is first seen.
+    """A policy's state by request class, built when a class is first seen and again when the replicas change.
 
     Classes that may use the same pools share one state: a rotation, for example, runs on across them.
     """
@@ -107,6 +153,12 @@ class ByClass(dict[str, T], Generic[T]):
         self._rule = rule
         self._build = build
         self._by_pools: dict[tuple[int, ...], T] = {}
+        context.members.listen(self.forget)
+
+    def forget(self) -> None:
+        """Build everything anew when it is next asked for: other replicas are up."""
+        self.clear()
+        self._by_pools.clear()
 
     def __missing__(self, request_class: str) -> T:
         pools = self._rule.pools_for(self._context, request_class)
@@ -117,10 +169,10 @@ class ByClass(dict[str, T], Generic[T]):
 
 
 class Group:
-    """Replicas among which a policy may choose.
+    """Replicas among which a policy may choose: those of `pools` that take requests now.
 
-    `choices` holds the ready-made decision for each replica of the pools, ascending, and is never empty: with no
-    replica it holds the rejection alone. Ready-made because building a tuple takes as long as choosing.
+    `choices` holds the ready-made decision for each of them, ascending, and is never empty: with no replica it holds
+    the rejection alone. Ready-made because building a tuple takes as long as choosing.
     """
 
     __slots__ = ("_decisions", "_replicas", "_whole_fleet", "choices")
@@ -130,7 +182,7 @@ class Group:
         self._decisions = tuple(Decision(r) for r in fleet)
         self._replicas = context.replicas_of(pools)
         self._whole_fleet = len(self._replicas) == len(fleet)
-        self.choices = tuple(self._decisions[r] for r in self._replicas) or (Decision(-1, NO_VARIANT),)
+        self.choices = tuple(self._decisions[r] for r in self._replicas) or (Decision(-1, NO_REPLICA if pools else NO_VARIANT),)
 
     def least(self, snapshots: Sequence[Snapshot], load: Callable[[Snapshot], Any]) -> Decision:
         """The replica with the least `load` (any ordered value); equal loads go to the lowest replica number."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,13 @@ class FakeReplica:
     num_requests_running: int = 0
     num_requests_waiting: int = 0
     kv_cache_usage: float = 0.0
+    in_flight_tokens: int = 0
+    queued_tokens: int = 0
+    hits: Mapping[int, int] = field(default_factory=dict)
+    """Cached prompt tokens by request index."""
+
+    def prefix_hit_tokens(self, request: Request) -> int:
+        return self.hits.get(request.index, 0)
 
 
 class FakeFleet:
