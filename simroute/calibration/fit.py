@@ -131,7 +131,8 @@ def _notes(runs: Sequence[Run], found: StepFit, overhead: Overhead | None) -> It
         members = steps.group == number
         shift_s = float(np.median((found.as_load_s - steps.duration_s)[members])) if members.any() else 0.0
         if not group.is_load and shift_s:
-            yield f"steps under load took {shift_s * 1e3:+.2f} ms against the sweep of {group.run}: the terms are of load"
+            shift = f"{shift_s * 1e3:+.2f} ms"
+            yield f"steps under load took {shift} against the sweep of {group.run}: the terms are of load"
     if not steps.load.any():
         yield "no load was measured: steps under load may take longer than these"
     stalls = int(found.stalls.sum())

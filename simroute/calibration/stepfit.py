@@ -1,9 +1,10 @@
 """Fits the terms of a step to measured steps: shape from everything, level from load, error and covariance with it.
 
 The shape is a robust non-negative least squares on relative residuals. A sweep's steps do not take as long as the same
-steps under load (client, server and engine share the machine, and a sweep's requests come in bursts): what they
-differ by is work beside the step, so each sweep is shifted by a time of its own, and the terms are those under load. The last touch sets the sum of the predicted steps to the sum of the measured ones: a fit that
-holds outliers down is near the median, and a simulator adds up means.
+steps under load (client, server and engine share the machine, and a sweep's requests come in bursts): what they differ
+by is work beside the step, so each sweep is shifted by a time of its own, and the terms are those under load. The last
+touch sets the sum of the predicted steps to the sum of the measured ones: a fit that holds outliers down is near the
+median, and a simulator adds up means.
 
 Imports numpy, hardware's calibration and this room's form, solve and steps.
 """
@@ -145,8 +146,8 @@ def _as_load(steps: Steps, predicted_s: Floats, stalls: NDArray[np.bool_]) -> Fl
         shared, our_ratio, load_ratio = _matched(ratio, cells, ours, load)
         if group.is_load or shared.sum() < MATCHED_STEPS:
             continue
-        usual_s = np.bincount(cells[ours], predicted_s[ours], minlength=len(shared))
-        usual_s /= np.maximum(np.bincount(cells[ours], minlength=len(shared)), 1)
+        counts = np.bincount(cells[ours], minlength=len(shared))
+        usual_s = np.bincount(cells[ours], predicted_s[ours], minlength=len(shared)) / np.maximum(counts, 1)
         at = shared > 0
         per_s = 1 / usual_s[at]
         time_s = np.sum(shared[at] * per_s * (our_ratio - load_ratio)[at]) / np.sum(shared[at] * per_s**2)
