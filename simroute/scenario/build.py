@@ -5,7 +5,7 @@ May import everything below this room and, of it, models, quality, steptimes and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,9 @@ from simroute.workload.trace import Trace
 
 MOST_SCRAPES = 10_000_000
 """More scrapes than this in one replay are a mistake: a year's at 3 s."""
+
+Watch = Callable[[RoutingPolicy, PolicyContext], RoutingPolicy]
+"""Puts a policy around another, which was made for that context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,16 @@ class Built:
             for row in self.assumptions
         )
 
-    def policy(self, spec: PolicySpec, seed: int) -> RoutingPolicy:
-        """A fresh policy for this fleet; every policy draws from the same stream, so comparisons share their luck."""
+    def policy(self, spec: PolicySpec, seed: int, watch: Watch | None = None) -> RoutingPolicy:
+        """A fresh policy for this fleet; every policy draws from the same stream, so comparisons share their luck.
+
+        `watch` may put another policy around it, given the context that it was made for.
+        """
         pool_of_replica = [i for i, pool in enumerate(self.pools) for _ in range(pool.replicas)]
         variants = [pool.variant for pool in self.pools]
         context = PolicyContext(variants, pool_of_replica, stream(seed, "policy"), self.quality_floor)
-        return make_policy(spec.name, spec.options, context)
+        policy = make_policy(spec.name, spec.options, context)
+        return watch(policy, context) if watch else policy
 
 
 def build(scenario: Scenario) -> Built:
