@@ -163,7 +163,7 @@ def _decisive(best: Sequence[Outcome], other: Sequence[Outcome], level: float) -
     """
     p99 = next(i for i, headline in enumerate(HEADLINES) if headline.name == "ttft_s.p99")
     criteria: tuple[tuple[str, str, float, Callable[[Outcome], Number], bool], ...] = (
-        ("share within its targets", "{:+.1f} points", 100.0, lambda o: o.within_targets, False),
+        ("nearness to its targets", "{:+.1f} points", 100.0, lambda o: o.within_targets, False),
         ("cost", "{:+,.0f} USD a month", 1.0, lambda o: o.standing[2], True),
         ("p99 TTFT", "{:+.3g} s", 1.0, lambda o: o.numbers[p99], True),
     )
@@ -173,7 +173,7 @@ def _decisive(best: Sequence[Outcome], other: Sequence[Outcome], level: float) -
         if found["better_in"] or found["worse_in"]:
             told.append((found["verdict"], _change(name, form, scale, found, level)))
     clear = [each for each in told if each[0] != "noise"]
-    return next(iter(clear or told), ("noise", "neither its share within targets, its cost nor its p99 TTFT differs"))
+    return next(iter(clear or told), ("noise", "nearness to targets, cost and p99 TTFT are all equal"))
 
 
 def _change(name: str, form: str, scale: float, found: Mapping[str, Any], level: float) -> str:
