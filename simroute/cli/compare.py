@@ -98,8 +98,8 @@ def compare(
             progress=progress,
         )
     document = result.document()
-    _store(result, document, output, decisions)
-    _show(document, json=json, quiet=quiet, written=[str(path) for path in (output, decisions) if path])
+    written = _store(result, document, output, decisions)
+    _show(document, json=json, quiet=quiet, written=written)
     if result.interrupted:
         unchecked = ", assertions were not checked" * bool(assertions)
         typer.echo(f"warning: interrupted: {result.worlds} of {seeds} worlds were compared{unchecked}", err=True)
@@ -129,16 +129,21 @@ def _prepare(output: Path | None, decisions: Path | None) -> None:
         prepare(folder)
 
 
-def _store(result: Comparison, document: dict[str, Any], output: Path | None, decisions: Path | None) -> None:
+def _store(result: Comparison, document: dict[str, Any], output: Path | None, decisions: Path | None) -> list[str]:
+    """Write what was asked for; gives the paths written."""
     from simroute.results.store import json_text, write_tables, write_text
 
+    written = []
     if decisions and result.decisions:
         write_tables(decisions, result.decision_tables())
+        written.append(str(decisions))
     if output:
         from simroute.report.compare_page import render
 
         write_text(output / COMPARISON, json_text(document))
         write_text(output / PAGE, render(document))
+        written.append(f"{output}/ ({PAGE}, {COMPARISON})")
+    return written
 
 
 def _show(document: dict[str, Any], *, json: bool, quiet: bool, written: list[str]) -> None:
