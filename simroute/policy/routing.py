@@ -12,6 +12,7 @@ from typing import Any
 from simroute.policy.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
 from simroute.policy.context import PolicyContext
 from simroute.policy.options import OptionProblem, options_of, parse_options, problems_in
+from simroute.policy.oracle import Oracle
 from simroute.policy.quant_aware import QuantAware
 from simroute.policy.snapshot import RoutingPolicy
 
@@ -25,6 +26,7 @@ POLICIES: dict[str, type[Any]] = {
     "least_kv": LeastKv,
     "static_tier": StaticTier,
     "quant_aware": QuantAware,
+    "oracle": Oracle,
 }
 """Every routing policy by name: a class with `Options` (a frozen model) and `__init__(options, context)`."""
 

@@ -15,7 +15,7 @@ from simroute.results.intervals import HEADLINES
 from simroute.rng import stream
 from simroute.scenario.build import build
 from simroute.scenario.run import run
-from simroute.scenario.steptimes import basis_notes, drawn_pools, step_times
+from simroute.scenario.steptimes import basis_notes, drawn_pools, output_token_weight, step_times
 
 BATCH = Batch(1, 100, 5050, 4, 2000, 5)
 NAMES = ("Qwen3-8B", "fp8", "L40S", 1)
@@ -149,3 +149,13 @@ def test_progress_is_told_by_policy(scenario):
     assert seen[-1] == (1.0, 1.0)
     assert {len(fractions) for fractions in seen} == {2}
     assert np.all(np.diff(seen, axis=0) >= 0)
+
+
+def test_an_output_token_weighs_what_it_takes_of_a_full_replica(reading, calibrated):
+    """10 ms a step at any batch of up to 100 tokens; 1,024 prompt tokens take the last knots' slope further."""
+    calibrated["pools"][0]["engine"] = {"max_num_seqs": 64}
+    (pool,) = build(reading(calibrated).scenario).pools
+    output_token_s = 0.010 / 64
+    prompt_token_s = pool.step_time.duration_s(Batch(1, 1024, 1024 * 1025 // 2, 0, 0, 1)) / 1024
+    assert output_token_weight(pool) == pytest.approx(output_token_s / prompt_token_s)
+    assert step_times([pool])["only"].output_token_weight == output_token_weight(pool)
