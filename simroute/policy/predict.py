@@ -1,0 +1,171 @@
+"""How long a request would take on a replica, from the variant's step times and what the router itself counts.
+
+The formula and what it assumes are in the docstring of `predict`. May import policy.context and policy.snapshot,
+and workload.request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import ceil, inf
+from typing import Annotated, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from simroute.policy.context import PolicyContext, Targets
+from simroute.policy.snapshot import Snapshot
+from simroute.workload.request import Request
+
+OUTPUT_TOKENS = 256.0
+"""Length of an answer where the options expect nothing else."""
+LATE = "no replica is predicted to meet the latency targets"
+"""Reason of a rejection (a constant, so that a run can count it as one code)."""
+DEFAULT = "default"
+
+Rank = tuple[int, float, float]
+"""The smaller the better: 0 meets the targets, 1 nothing is known, 2 misses them; then what decides among equals."""
+
+
+class Prediction(NamedTuple):
+    """Latencies that a request can expect, in seconds."""
+
+    ttft_s: float
+    tpot_s: float
+    e2e_s: float
+
+
+UNKNOWN = Prediction(inf, inf, inf)
+"""What is predicted of a variant whose step times are not known."""
+
+
+class PredictionOptions(BaseModel):
+    """What predictions assume: tokens of an answer by request class (`default` for the rest; 256 unless stated)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    expected_output_tokens: Mapping[str, Annotated[float, Field(ge=1, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
+
+
+class TargetOptions(PredictionOptions):
+    """`slack` is the share of each latency target that a prediction may take up: 0.8 keeps a fifth in reserve."""
+
+    slack: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+
+
+def predict(seen: Snapshot, input_tokens: int, output_tokens: float) -> Prediction:
+    """What a request of this length can expect on a replica as it is now; `UNKNOWN` where the variant has no speed.
+
+    With P the request's prompt tokens, Q those ahead of it (`queued_tokens`), B the token budget of a step, D the
+    requests that decode now with C tokens of context, N everyone once this request has joined, A the answer:
+
+        TTFT = seat + Q/u * prefill_s(u) + prefill_s(P) + ceil((Q + P) / (B - D)) * decode_s(D, C)
+        TPOT = decode_s(n, context of n) + (n - 1) * m/u * prefill_s(u) / A
+        E2E  = TTFT + (A - 1) * TPOT
+
+    m is the mean prompt in flight and u = max(B, m): short prompts share steps, long ones take several. n = min(N,
+    seats), where seats are `max_num_seqs` or what the KV cache holds of requests like those in flight, whichever is
+    less. Beyond them a request waits for N - seats answers to end: seat = (N - seats) * A * decode_s(seats) / seats.
+    D counts those past their first token, taking prompts to be equally long; a decoding request has given half its
+    answer. The second term of TPOT is the prefill of those who take the others' seats meanwhile.
+
+    Assumed: order of arrival, no prefix cached, others' answers as long as this one, load as it is now. Each chunk
+    of a prompt pays for a whole decode step, though the two share one step: that stands for the step under way.
+    """
+    variant = seen.variant
+    speed = variant.speed
+    if speed is None:
+        return UNKNOWN
+    in_flight, tokens, queued_tokens = seen.in_flight, seen.in_flight_tokens, seen.queued_tokens
+    budget = variant.max_num_batched_tokens
+    together = in_flight + 1
+    half = output_tokens / 2
+    context_tokens = tokens + input_tokens + together * half
+    seats = variant.max_num_seqs
+    if variant.kv_tokens:
+        seats = min(seats, max(1, int(variant.kv_tokens * together / context_tokens)))
+    unit = max(budget, tokens // in_flight) if in_flight else budget
+    token_s = speed.prefill_s(unit) / unit if tokens else 0.0
+
+    ttft_s = queued_tokens * token_s + speed.prefill_s(input_tokens)
+    decoding_tokens = tokens - queued_tokens
+    decoding = min(round(in_flight * decoding_tokens / tokens), seats) if tokens else 0
+    if decoding:
+        steps = ceil((queued_tokens + input_tokens) / max(budget - decoding, 1))
+        ttft_s += steps * speed.decode_s(decoding, int(decoding_tokens + decoding * half))
+    running = together
+    if together > seats:
+        running = seats
+        context_tokens *= seats / together
+    step_s = speed.decode_s(running, int(context_tokens))
+    if together > seats:
+        ttft_s += (together - seats) * output_tokens * step_s / seats
+    tpot_s = step_s
+    if in_flight:
+        tpot_s += (running - 1) * tokens / in_flight * token_s / output_tokens
+    return Prediction(ttft_s, tpot_s, ttft_s + (output_tokens - 1) * tpot_s)
+
+
+class _Outlook(NamedTuple):
+    output_tokens: float
+    targets: Targets
+    wanted: bool
+    """Whether there is any target."""
+
+
+class Forecasts:
+    """Predictions for requests by class, and how they stand against the class's latency targets."""
+
+    def __init__(self, options: PredictionOptions, context: PolicyContext) -> None:
+        self._expected = options.expected_output_tokens
+        self._context = context
+        self._outlooks: dict[str, _Outlook] = {}
+
+    def __call__(self, request: Request, seen: Snapshot) -> Prediction:
+        """What `request` can expect on the replica."""
+        return predict(seen, request.input_tokens, self._outlook(request.request_class).output_tokens)
+
+    def wanted(self, request_class: str) -> bool:
+        """Whether the class has a latency target."""
+        return self._outlook(request_class).wanted
+
+    def used(self, request: Request, seen: Snapshot) -> float:
+        """The share that the prediction takes up of the tightest target: above 1 it is missed; 0 without targets."""
+        outlook = self._outlook(request.request_class)
+        if not outlook.wanted:
+            return 0.0
+        predicted, targets = predict(seen, request.input_tokens, outlook.output_tokens), outlook.targets
+        used = 0.0
+        if targets.ttft_s is not None:
+            used = predicted.ttft_s / targets.ttft_s
+        if targets.tpot_s is not None:
+            used = max(used, predicted.tpot_s / targets.tpot_s)
+        if targets.e2e_s is not None:
+            used = max(used, predicted.e2e_s / targets.e2e_s)
+        return used
+
+    def ranking(self, request: Request, slack: float, *, packed: bool = False) -> Callable[[Snapshot], Rank]:
+        """How good a replica is for the request; of those that meet the targets the tightest first when `packed`.
+
+        Without targets every replica meets them, and the earliest answer is the best.
+        """
+        if not self.wanted(request.request_class):
+            return lambda seen: (0, self(request, seen).e2e_s, seen.in_flight_tokens)
+        sign = -1.0 if packed else 1.0
+
+        def rank(seen: Snapshot) -> Rank:
+            used = self.used(request, seen)
+            if used <= slack:
+                return 0, sign * used, 0
+            return (1, seen.in_flight_tokens, 0) if used == inf else (2, used, 0)
+
+        return rank
+
+    def _outlook(self, request_class: str) -> _Outlook:
+        found = self._outlooks.get(request_class)
+        if found is None:
+            expected = self._expected.get(request_class, self._expected.get(DEFAULT, OUTPUT_TOKENS))
+            targets = self._context.targets_of(request_class)
+            found = self._outlooks[request_class] = _Outlook(expected, targets, targets != Targets())
+        return found
