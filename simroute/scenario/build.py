@@ -13,6 +13,7 @@ from simroute.errors import UsageError
 from simroute.fleet.arrivals import check_block_size
 from simroute.fleet.pool import Pool
 from simroute.policy.capability import QualityRow, TableQuality
+from simroute.policy.context import Targets
 from simroute.policy.routing import PolicyContext, make_policy
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.slo import Slo, slo_for
@@ -63,7 +64,9 @@ class Built:
         """A fresh policy for this fleet; every policy draws from the same stream, so comparisons share their luck."""
         pool_of_replica = [i for i, pool in enumerate(self.pools) for _ in range(pool.replicas)]
         variants = [pool.variant for pool in self.pools]
-        context = PolicyContext(variants, pool_of_replica, stream(seed, "policy"), self.quality_floor)
+        targets = {name: Targets(slo.ttft_s, slo.tpot_s, slo.e2e_s) for name, slo in self.slo.items()}
+        rng, blocks = stream(seed, "policy"), self.trace.prefix_block_tokens
+        context = PolicyContext(variants, pool_of_replica, rng, self.quality_floor, targets, blocks)
         return make_policy(spec.name, spec.options, context)
 
 
