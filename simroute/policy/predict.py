@@ -57,53 +57,55 @@ class TargetOptions(PredictionOptions):
 def predict(seen: Snapshot, input_tokens: int, output_tokens: float) -> Prediction:
     """What a request of this length can expect on a replica as it is now; `UNKNOWN` where the variant has no speed.
 
-    With P the request's prompt tokens, Q those ahead of it (`queued_tokens`), B the token budget of a step, D the
-    requests that decode now with C tokens of context, N everyone once this request has joined, A the answer:
+    With P the request's prompt tokens, A those of its answer, Q prompt tokens ahead of it (`queued_tokens`), B the
+    token budget of a step, D the requests that decode now, N everyone once this request has joined:
 
-        TTFT = seat + Q/u * prefill_s(u) + prefill_s(P) + ceil((Q + P) / (B - D)) * decode_s(D, C)
-        TPOT = decode_s(n, context of n) + (n - 1) * m/u * prefill_s(u) / A
-        E2E  = TTFT + (A - 1) * TPOT
+        TTFT = max(ahead, seat) + prefill_s(P) + (1 + ceil(P / (B - D))) * step
+        ahead = Q * (token + step / (B - D))
+        seat = (N - seats) * A * TPOT / seats where N > seats, else 0
+        TPOT = decode_s(n) + (n - 1) * m * token / A
+        E2E = TTFT + (A - 1) * TPOT
 
-    m is the mean prompt in flight and u = max(B, m): short prompts share steps, long ones take several. n = min(N,
-    seats), where seats are `max_num_seqs` or what the KV cache holds of requests like those in flight, whichever is
-    less. Beyond them a request waits for N - seats answers to end: seat = (N - seats) * A * decode_s(seats) / seats.
-    D counts those past their first token, taking prompts to be equally long; a decoding request has given half its
-    answer. The second term of TPOT is the prefill of those who take the others' seats meanwhile.
+    step = decode_s(D) is paid once for the step under way and once for each chunk of a prompt. m is the mean prompt
+    in flight; a token of others' prompts takes token = prefill_s(u) / u with u = max(B, m), for short prompts share
+    steps and long ones take several. Seats are `max_num_seqs`, or as many such requests as the KV cache holds where
+    that is less; beyond them N - seats answers must end first, of which `seats` do in every A * TPOT. n = min(N,
+    seats). The second term of TPOT is the prefill of those who take the others' seats meanwhile. D counts those past
+    their first token, taking prompts to be equally long, and who decodes has given half an answer.
 
-    Assumed: order of arrival, no prefix cached, others' answers as long as this one, load as it is now. Each chunk
-    of a prompt pays for a whole decode step, though the two share one step: that stands for the step under way.
+    Assumed: order of arrival, no prefix cached, others' answers as long as this one, load as it is now.
     """
     variant = seen.variant
     speed = variant.speed
     if speed is None:
         return UNKNOWN
     in_flight, tokens, queued_tokens = seen.in_flight, seen.in_flight_tokens, seen.queued_tokens
-    budget = variant.max_num_batched_tokens
     together = in_flight + 1
     half = output_tokens / 2
     context_tokens = tokens + input_tokens + together * half
     seats = variant.max_num_seqs
     if variant.kv_tokens:
         seats = min(seats, max(1, int(variant.kv_tokens * together / context_tokens)))
-    unit = max(budget, tokens // in_flight) if in_flight else budget
-    token_s = speed.prefill_s(unit) / unit if tokens else 0.0
-
-    ttft_s = queued_tokens * token_s + speed.prefill_s(input_tokens)
-    decoding_tokens = tokens - queued_tokens
-    decoding = min(round(in_flight * decoding_tokens / tokens), seats) if tokens else 0
-    if decoding:
-        steps = ceil((queued_tokens + input_tokens) / max(budget - decoding, 1))
-        ttft_s += steps * speed.decode_s(decoding, int(decoding_tokens + decoding * half))
-    running = together
-    if together > seats:
-        running = seats
-        context_tokens *= seats / together
-    step_s = speed.decode_s(running, int(context_tokens))
-    if together > seats:
-        ttft_s += (together - seats) * output_tokens * step_s / seats
-    tpot_s = step_s
-    if in_flight:
+    running = min(together, seats)
+    tpot_s = speed.decode_s(running, int(context_tokens * running / together))
+    ttft_s = speed.prefill_s(input_tokens)
+    ahead_s = seat_s = 0.0
+    if in_flight and tokens:
+        budget = variant.max_num_batched_tokens
+        unit = max(budget, tokens // in_flight)
+        token_s = speed.prefill_s(unit) / unit
         tpot_s += (running - 1) * tokens / in_flight * token_s / output_tokens
+        ahead_s = queued_tokens * token_s
+        decoding_tokens = tokens - queued_tokens
+        decoding = min(round(in_flight * decoding_tokens / tokens), seats)
+        if decoding:
+            room = max(budget - decoding, 1)
+            step_s = speed.decode_s(decoding, int(decoding_tokens + decoding * half))
+            ahead_s += queued_tokens / room * step_s
+            ttft_s += (1 + ceil(input_tokens / room)) * step_s
+    if together > seats:
+        seat_s = (together - seats) * output_tokens * tpot_s / seats
+    ttft_s += max(ahead_s, seat_s)
     return Prediction(ttft_s, tpot_s, ttft_s + (output_tokens - 1) * tpot_s)
 
 

@@ -29,23 +29,32 @@ def test_prompts_ahead_are_computed_first_and_share_steps():
 
 
 def test_requests_that_decode_are_given_a_step_for_each_chunk():
-    # Three of four prompts are past their first token. 1,000 tokens in steps of 1,000 - 3: two of them, 10 ms each.
-    assert predict(seen(4, 2000, 500), 500, 100).ttft_s == pytest.approx(0.5 + 0.5 + 2 * 0.01)
+    # Three of four prompts are past their first token: 10 ms for the step under way, as much for each 997 tokens ahead
+    # of this prompt, and once more for its only chunk.
+    assert predict(seen(4, 2000, 500), 500, 100).ttft_s == pytest.approx(0.5 + 0.5 + (1 + 500 / 997 + 1) * 0.01)
+    assert predict(seen(4, 2000, 500), 1000, 100).ttft_s == pytest.approx(0.5 + 1.0 + (1 + 500 / 997 + 2) * 0.01)
 
 
 def test_a_decode_step_is_of_as_many_requests_with_as_much_context_as_decode():
     speed = LinearSpeed(step_s=0.01, seq_s=0.001, context_token_s=1e-5)
     found = predict(seen(4, 2000, 500, speed=speed), 500, 100)
     # Now: 3 requests with 1,500 prompt tokens and 50 of an answer each. Later: 5 with 2,500 and 50 each, replaced.
-    assert found.ttft_s == pytest.approx(1.0 + 2 * (0.01 + 0.003 + 1650e-5))
+    assert found.ttft_s == pytest.approx(1.0 + (2 + 500 / 997) * (0.01 + 0.003 + 1650e-5))
     assert found.tpot_s == pytest.approx(0.01 + 0.005 + 2750e-5 + 4 * 0.5 / 100)
 
 
 def test_without_a_seat_it_waits_until_others_have_finished():
-    # 6 requests for 4 seats: two answers of 100 steps must end, and four end in every 100 steps of 10 ms.
+    # 6 requests for 4 seats: two answers must end. Four end in 100 steps of 10 ms, three replaced at 0.1 s each.
     found = predict(seen(5, 500, seats=4), 100, 100)
-    assert found.ttft_s == pytest.approx(0.1 + 0.01 + 2 * 100 * 0.01 / 4)
     assert found.tpot_s == pytest.approx(0.01 + 3 * 0.1 / 100)
+    assert found.ttft_s == pytest.approx(2 * 100 * 0.013 / 4 + 0.1 + 2 * 0.01)
+
+
+def test_prompts_ahead_are_computed_while_it_waits_for_a_seat():
+    # 6 requests of 1,000 tokens for 5 seats: 5 s of prompts, in which no answer can end, or A = 10 of 10 ms + 0.4 s.
+    found = predict(seen(5, 5000, 5000, seats=5), 100, 10)
+    assert found.tpot_s == pytest.approx(0.01 + 4 * 1.0 / 10)
+    assert found.ttft_s == pytest.approx(5.0 + 0.1)
 
 
 def test_seats_are_as_many_as_the_kv_cache_holds():
