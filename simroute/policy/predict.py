@@ -7,7 +7,7 @@ and workload.request.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import ceil, inf
+from math import inf
 from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -83,29 +83,34 @@ def predict(seen: Snapshot, input_tokens: int, output_tokens: float) -> Predicti
     together = in_flight + 1
     half = output_tokens / 2
     context_tokens = tokens + input_tokens + together * half
-    seats = variant.max_num_seqs
-    if variant.kv_tokens:
-        seats = min(seats, max(1, int(variant.kv_tokens * together / context_tokens)))
-    running = min(together, seats)
+    seats, kv_tokens = variant.max_num_seqs, variant.kv_tokens
+    if kv_tokens and kv_tokens * together < seats * context_tokens:
+        seats = int(kv_tokens * together / context_tokens) or 1
+    running = together if together < seats else seats
     tpot_s = speed.decode_s(running, int(context_tokens * running / together))
     ttft_s = speed.prefill_s(input_tokens)
-    ahead_s = seat_s = 0.0
+    ahead_s = 0.0
     if in_flight and tokens:
         budget = variant.max_num_batched_tokens
-        unit = max(budget, tokens // in_flight)
+        mean = tokens // in_flight
+        unit = mean if mean > budget else budget
         token_s = speed.prefill_s(unit) / unit
         tpot_s += (running - 1) * tokens / in_flight * token_s / output_tokens
         ahead_s = queued_tokens * token_s
         decoding_tokens = tokens - queued_tokens
-        decoding = min(round(in_flight * decoding_tokens / tokens), seats)
+        decoding = int(in_flight * decoding_tokens / tokens + 0.5)
         if decoding:
-            room = max(budget - decoding, 1)
+            if decoding > seats:
+                decoding = seats
+            room = budget - decoding if budget > decoding else 1
             step_s = speed.decode_s(decoding, int(decoding_tokens + decoding * half))
             ahead_s += queued_tokens / room * step_s
-            ttft_s += (1 + ceil(input_tokens / room)) * step_s
+            ttft_s += (1 - input_tokens // -room) * step_s  # one more than the chunks, which round up
     if together > seats:
         seat_s = (together - seats) * output_tokens * tpot_s / seats
-    ttft_s += max(ahead_s, seat_s)
+        if seat_s > ahead_s:
+            ahead_s = seat_s
+    ttft_s += ahead_s
     return Prediction(ttft_s, tpot_s, ttft_s + (output_tokens - 1) * tpot_s)
 
 
@@ -124,27 +129,28 @@ class Forecasts:
         self._context = context
         self._outlooks: dict[str, _Outlook] = {}
 
-    def __call__(self, request: Request, seen: Snapshot) -> Prediction:
-        """What `request` can expect on the replica."""
-        return predict(seen, request.input_tokens, self._outlook(request.request_class).output_tokens)
+    def of(self, request: Request) -> Callable[[Snapshot], Prediction]:
+        """What `request` can expect, as a function of the replica."""
+        input_tokens, output_tokens = request.input_tokens, self._outlook(request.request_class).output_tokens
+        return lambda seen: predict(seen, input_tokens, output_tokens)
 
     def wanted(self, request_class: str) -> bool:
         """Whether the class has a latency target."""
         return self._outlook(request_class).wanted
 
-    def used(self, request: Request, seen: Snapshot) -> float:
+    def used(self, request: Request) -> Callable[[Snapshot], float]:
         """The share that the prediction takes up of the tightest target: above 1 it is missed; 0 without targets."""
-        outlook = self._outlook(request.request_class)
-        if not outlook.wanted:
-            return 0.0
-        predicted, targets = predict(seen, request.input_tokens, outlook.output_tokens), outlook.targets
-        used = 0.0
-        if targets.ttft_s is not None:
-            used = predicted.ttft_s / targets.ttft_s
-        if targets.tpot_s is not None:
-            used = max(used, predicted.tpot_s / targets.tpot_s)
-        if targets.e2e_s is not None:
-            used = max(used, predicted.e2e_s / targets.e2e_s)
+        input_tokens, (output_tokens, targets, wanted) = request.input_tokens, self._outlook(request.request_class)
+        if not wanted:
+            return lambda seen: 0.0
+        ttft_most_s, tpot_most_s, e2e_most_s = (_most(t) for t in (targets.ttft_s, targets.tpot_s, targets.e2e_s))
+
+        def used(seen: Snapshot) -> float:
+            ttft_s, tpot_s, e2e_s = predict(seen, input_tokens, output_tokens)
+            if ttft_s == inf:
+                return inf
+            return max(ttft_s / ttft_most_s, tpot_s / tpot_most_s, e2e_s / e2e_most_s)
+
         return used
 
     def ranking(self, request: Request, slack: float, *, packed: bool = False) -> Callable[[Snapshot], Rank]:
@@ -153,11 +159,12 @@ class Forecasts:
         Without targets every replica meets them, and the earliest answer is the best.
         """
         if not self.wanted(request.request_class):
-            return lambda seen: (0, self(request, seen).e2e_s, seen.in_flight_tokens)
-        sign = -1.0 if packed else 1.0
+            predicted = self.of(request)
+            return lambda seen: (0, predicted(seen).e2e_s, seen.in_flight_tokens)
+        used_of, sign = self.used(request), -1.0 if packed else 1.0
 
         def rank(seen: Snapshot) -> Rank:
-            used = self.used(request, seen)
+            used = used_of(seen)
             if used <= slack:
                 return 0, sign * used, 0
             return (1, seen.in_flight_tokens, 0) if used == inf else (2, used, 0)
@@ -171,3 +178,7 @@ class Forecasts:
             targets = self._context.targets_of(request_class)
             found = self._outlooks[request_class] = _Outlook(expected, targets, targets != Targets())
         return found
+
+
+def _most(target_s: float | None) -> float:
+    return inf if target_s is None else target_s

@@ -54,8 +54,8 @@ class JoinShortestExpectedWait:
         group, predictable = self._candidates[request.request_class]
         if not predictable:
             return group.least(snapshots, _in_flight_tokens)
-        forecasts, wait = self._forecasts, self._wait
-        return group.least(snapshots, lambda seen: wait(forecasts(request, seen)))
+        predicted, wait = self._forecasts.of(request), self._wait
+        return group.least(snapshots, lambda seen: wait(predicted(seen)))
 
 
 class LatencyTargetOptions(TargetOptions, BalancerOptions):

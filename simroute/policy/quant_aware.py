@@ -75,15 +75,15 @@ class QuantAware:
     def choose(self, request: Request, snapshots: Sequence[Snapshot]) -> Decision:
         """The first rung of the class's price ladder that has room and is fast enough."""
         ladder = self._ladders[request.request_class]
-        forecasts = self._forecasts
+        used_of = self._forecasts.used(request) if self._forecasts else None
         late, least_used = -1, float("inf")
         for pool in ladder.rungs:
             if not pool.has_room(snapshots):
                 continue
-            if forecasts is None:
+            if used_of is None:
                 return self._decisions[pool.least]
             seen = snapshots[pool.least]
-            used = forecasts.used(request, seen)
+            used = used_of(seen)
             if used <= self._slack or seen.variant.speed is None:
                 return self._decisions[pool.least]
             if used < least_used:

@@ -7,8 +7,10 @@ this module.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from simroute.policy.context import Membership, PolicyContext
@@ -87,7 +89,7 @@ class TwoLevel:
         return self._inside[self._pool_of_replica[decision.replica]].choose(request, snapshots)
 
 
-def _inside(context: PolicyContext, pool: int, rng: Any) -> PolicyContext:
+def _inside(context: PolicyContext, pool: int, rng: np.random.Generator) -> PolicyContext:
     """The context of one pool: replicas keep their numbers, and those of other pools are never up.
 
     So the same snapshots serve both levels, and decisions need no translation.
@@ -100,11 +102,4 @@ def _inside(context: PolicyContext, pool: int, rng: Any) -> PolicyContext:
             members.set(replica, context.members[replica])
 
     context.members.listen(mirror)
-    return PolicyContext(
-        context.variants,
-        context.pool_of_replica,
-        rng,
-        targets=context.targets,
-        prefix_block_tokens=context.prefix_block_tokens,
-        members=members,
-    )
+    return replace(context, rng=rng, quality_floor={}, members=members)

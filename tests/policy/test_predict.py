@@ -100,7 +100,7 @@ def test_answers_are_expected_by_class_else_by_default_else_of_256_tokens():
 
     def e2e_s(request_class, **expected):
         forecasts = Forecasts(PredictionOptions(expected_output_tokens=expected), stage.context())
-        return forecasts(ask_for(request_class, tokens=0), stage.seen[0]).e2e_s
+        return forecasts.of(ask_for(request_class, tokens=0))(stage.seen[0]).e2e_s
 
     assert e2e_s("chat") == pytest.approx(2.55)
     assert e2e_s("chat", default=11) == pytest.approx(0.1)
@@ -113,7 +113,7 @@ def test_the_share_used_is_of_the_tightest_target():
     forecasts = Forecasts(PredictionOptions(expected_output_tokens={"default": 101}), stage.context())
 
     def used(request_class, tokens):
-        return forecasts.used(ask_for(request_class, tokens=tokens), stage.seen[0])
+        return forecasts.used(ask_for(request_class, tokens=tokens))(stage.seen[0])
 
     assert used("chat", 500) == pytest.approx(0.5), "TTFT 0.5 of 1 s, TPOT 0.01 of 0.1 s, 1.5 of 10 s"
     assert used("chat", 10) == pytest.approx(0.101), "TTFT 0.01, TPOT 0.1, E2E 1.01 of 10 s"
