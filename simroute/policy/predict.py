@@ -99,7 +99,7 @@ def predict(seen: Snapshot, input_tokens: int, output_tokens: float) -> Predicti
         ahead_s = queued_tokens * token_s
         decoding_tokens = tokens - queued_tokens
         decoding = int(in_flight * decoding_tokens / tokens + 0.5)
-        if decoding:
+        if decoding > 0:
             if decoding > seats:
                 decoding = seats
             room = budget - decoding if budget > decoding else 1

@@ -120,3 +120,8 @@ def test_the_share_used_is_of_the_tightest_target():
     assert used("other", 500) == pytest.approx(3.0), "1.5 s of the default's 0.5 s"
     assert used("batch", 500) == 0.0
     assert [forecasts.wanted(name) for name in ("chat", "other", "batch")] == [True, True, False]
+
+
+def test_counts_that_do_not_add_up_give_no_time_less_than_nothing():
+    found = predict(seen(2, 100, 5000), 100, 100)
+    assert found.ttft_s == pytest.approx(5.0 + 0.1), "nobody decodes"
