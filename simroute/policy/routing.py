@@ -18,7 +18,7 @@ from simroute.policy.context import PolicyContext
 from simroute.policy.difficulty import DifficultyThreshold
 from simroute.policy.length_split import LengthSplit
 from simroute.policy.loading import NoOptions, imported, is_path, offered
-from simroute.policy.predictive import CostAware, JoinShortestExpectedWait, LatencyTarget
+from simroute.policy.latency import CostAware, JoinShortestExpectedWait, LatencyTarget
 from simroute.policy.quant_aware import QuantAware
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.policy.spillover import Spillover
