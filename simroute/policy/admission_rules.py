@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from simroute.errors import UsageError
 from simroute.policy.context import Targets
 from simroute.policy.options import Positive
-from simroute.policy.quant_aware import Band
+from simroute.policy.pressure import Band
 from simroute.workload.request import Request
 
 QUEUE_FULL = "too many requests in the fleet"

@@ -1,22 +1,40 @@
 """The routing policies by name: `POLICIES`, `make_policy` and what a scenario needs to check their options.
 
 A new policy is a class with `Options` and `choose` (see `baselines`), one line in `POLICIES` and a section in
-docs/policies.md. May import policy.*.
+docs/policies.md. Policies of other packages are found by `loading`. May import errors and policy.*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
+from simroute.errors import SimrouteError, UsageError
 from simroute.policy.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
+from simroute.policy.cascade import Cascade
 from simroute.policy.context import PolicyContext
-from simroute.policy.options import OptionProblem, options_of, parse_options, problems_in
+from simroute.policy.difficulty import DifficultyThreshold
+from simroute.policy.latency import CostAware, JoinShortestExpectedWait, LatencyTarget
+from simroute.policy.length_split import LengthSplit
+from simroute.policy.loading import NoOptions, imported, is_path, offered
+from simroute.policy.options import OptionProblem, problems_in
 from simroute.policy.oracle import Oracle
 from simroute.policy.quant_aware import QuantAware
 from simroute.policy.snapshot import RoutingPolicy
+from simroute.policy.spillover import Spillover
+from simroute.policy.two_level import PolicyChoice, TwoLevel
 
-__all__ = ["POLICIES", "OptionProblem", "PolicyContext", "check_options", "make_policy", "options_schema"]
+__all__ = [
+    "POLICIES",
+    "OptionProblem",
+    "PolicyContext",
+    "check_options",
+    "make_policy",
+    "options_schema",
+    "policy_class",
+]
 
 POLICIES: dict[str, type[Any]] = {
     "round_robin": RoundRobin,
@@ -26,27 +44,80 @@ POLICIES: dict[str, type[Any]] = {
     "least_kv": LeastKv,
     "static_tier": StaticTier,
     "quant_aware": QuantAware,
+    "join_shortest_expected_wait": JoinShortestExpectedWait,
+    "latency_target": LatencyTarget,
+    "cost_aware": CostAware,
+    "length_split": LengthSplit,
+    "difficulty_threshold": DifficultyThreshold,
+    "cascade": Cascade,
+    "spillover": Spillover,
+    "two_level": TwoLevel,
     "oracle": Oracle,
 }
-"""Every routing policy by name: a class with `Options` (a frozen model) and `__init__(options, context)`."""
+"""Every built-in policy by name: a class with `Options` (a frozen model) and `__init__(options, context)`."""
+
+
+def policy_class(name: str, also: Iterable[str] = ()) -> type[Any]:
+    """The class of policy `name`: built in, imported from a dotted path, or offered by an installed package.
+
+    A class without `Options` takes none. Raises UsageError for a name that is none of these (with the nearest ones,
+    `also` among them) and for what cannot be imported or is no policy.
+    """
+    if name in POLICIES:
+        return POLICIES[name]
+    return imported(name) if is_path(name) else offered(name, {*POLICIES, *also})
 
 
 def make_policy(name: str, options: Mapping[str, Any], context: PolicyContext) -> RoutingPolicy:
     """The policy `name` with `options` for the fleet of `context`.
 
-    Raises UsageError for an unknown name (with the nearest ones) and for options that are unknown or out of range
-    (all of them, a line each).
+    Raises UsageError as `policy_class` does, for options that are unknown or out of range (all of them, a line each)
+    and for a policy of the user's own that cannot be made.
     """
-    parsed = parse_options(f"policy {name}", options_of("policy", name, POLICIES), options)
-    policy: RoutingPolicy = POLICIES[name](parsed, context)
+    problems = check_options(name, options)
+    if problems:
+        raise UsageError("\n".join(f"policy {name}: {problem}" for problem in problems))
+    made = _options_of(name).model_validate(dict(options))
+    try:
+        policy: RoutingPolicy = policy_class(name)(made, context)
+    except SimrouteError:
+        raise
+    except Exception as error:
+        if name in POLICIES:
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"policy {name}: cannot be made from (options, context): {said}") from error
     return policy
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> list[OptionProblem]:
-    """Everything wrong with the options of policy `name`, in the order of the file. Raises UsageError for its name."""
-    return problems_in(options_of("policy", name, POLICIES), options)
+    """Everything wrong with the options of policy `name`, in the order of the file, policies inside it included.
+
+    Raises UsageError for its name.
+    """
+    model = _options_of(name)
+    problems = problems_in(model, options)
+    if problems:
+        return problems
+    made = model.model_validate(dict(options))
+    chosen = ((key, getattr(made, key)) for key in type(made).model_fields)
+    return [problem for key, value in chosen if isinstance(value, PolicyChoice) for problem in _inner(key, value)]
 
 
 def options_schema(name: str) -> dict[str, Any]:
     """The JSON Schema of the options of policy `name`. Raises UsageError for an unknown name."""
-    return options_of("policy", name, POLICIES).model_json_schema()
+    return _options_of(name).model_json_schema()
+
+
+def _options_of(name: str) -> type[BaseModel]:
+    options: type[BaseModel] = getattr(policy_class(name), "Options", NoOptions)
+    return options
+
+
+def _inner(key: str, chosen: PolicyChoice) -> list[OptionProblem]:
+    """Everything wrong with a policy inside another, which names it at `key`."""
+    try:
+        found = check_options(chosen.name, chosen.options)
+    except UsageError as error:
+        return [OptionProblem((key, "name"), str(error))]
+    return [OptionProblem((key, "options", *problem.path), problem.message) for problem in found]

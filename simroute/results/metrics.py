@@ -220,16 +220,14 @@ def _whole(number: float) -> float:
 
 def _fleet(run: FleetRun) -> dict[str, Any]:
     """What happened to the replicas, and how long some of them were up."""
-    ready = run.timeline.ready
+    ready, held = run.timeline.ready, run.timeline.held
     ours = [number for number, totals in enumerate(run.replicas) if totals.gpus]
     return {
         "starts": sum(run.replicas[i].starts for i in ours),
         "crashes": sum(run.replicas[i].crashes for i in ours),
-        "ready_share": _ratio(
-            sum(run.replicas[i].ready_s for i in ours), sum(run.replicas[i].billed_s for i in ours)
-        ),
-        "without_replica_share": float((~ready[:, ours].any(axis=1)).mean()) if ready is not None and len(ready) else 0.0,
-        "most_held": int(run.timeline.held.max(initial=0)) if run.timeline.held is not None else 0,
+        "ready_share": _ratio(sum(run.replicas[i].ready_s for i in ours), sum(run.replicas[i].billed_s for i in ours)),
+        "without_replica_share": 0.0 if ready is None else _ratio((~ready[:, ours].any(axis=1)).sum(), len(ready)),
+        "most_held": 0 if held is None else int(held.max(initial=0)),
         "token_usd": sum(totals.token_usd for totals in run.replicas),
     }
 

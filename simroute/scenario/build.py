@@ -200,7 +200,11 @@ def _check_failures(scenario: Scenario, trace: Trace) -> None:
     """Refuse what would go wrong when nobody is there any longer."""
     end_s = min(float(trace.arrival_s[-1]), scenario.horizon_s or math.inf)
     failures = scenario.failures
-    planned: dict[str, Sequence[OutageSpec | StragglerSpec | RouterRestartSpec]] = {"outages": failures.outages, "stragglers": failures.stragglers, "router": failures.router}
+    planned: dict[str, Sequence[OutageSpec | StragglerSpec | RouterRestartSpec]] = {
+        "outages": failures.outages,
+        "stragglers": failures.stragglers,
+        "router": failures.router,
+    }
     for what, items in planned.items():
         for i, item in enumerate(items):
             if item.at_s > end_s:

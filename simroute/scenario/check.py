@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from simroute.errors import SimrouteError, unknown
 from simroute.hardware import catalogue
-from simroute.policy.routing import POLICIES, PolicyContext, check_options, make_policy
+from simroute.policy.routing import PolicyContext, check_options, make_policy, policy_class
 from simroute.policy.snapshot import VariantInfo
 from simroute.rng import stream
 from simroute.scenario.check_fleet import FleetParts, fleet_problems
@@ -152,8 +152,9 @@ def _no_file(path: Path) -> str:
 
 def _policies(parts: Parts) -> Iterator[Problem]:
     for i, policy in parts.policies.items():
-        if policy.name not in POLICIES:
-            yield Problem(("policies", i), unknown("policy", policy.name, POLICIES))
+        nameless = list(_refusals(("policies", i), partial(policy_class, policy.name)))
+        if nameless:
+            yield from nameless
             continue
         for problem in check_options(policy.name, policy.options):
             yield Problem(("policies", i, "options", *problem.path), problem.message)
@@ -191,12 +192,16 @@ def _policies_fit_pools(parts: Parts) -> Iterator[Problem]:
     A pool with a fault of its own exists none the less, so this waits until every pool is valid.
     """
     variants = [_stand_in(pool) for pool in parts.pools.values()]
-    variants += [VariantInfo(e.name, e.model, "", "", 1, 0.0, 0.0, 1, {}, external=True) for e in parts.external.values()]
+    variants += [
+        VariantInfo(spec.name, spec.model, "", "", 1, 0.0, 0.0, 1, {}, external=True)
+        for spec in parts.external.values()
+    ]
     if not variants or not parts.every_pool:
         return
     context = PolicyContext(variants, range(len(variants)), stream(0, "check"))
     for i, policy in parts.policies.items():
-        if policy.name in POLICIES and not check_options(policy.name, policy.options):
+        known = not list(_refusals((), partial(policy_class, policy.name)))
+        if known and not check_options(policy.name, policy.options):
             build = partial(make_policy, policy.name, policy.options, context)
             yield from _refusals(("policies", i, "options"), build)
 

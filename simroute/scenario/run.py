@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simroute.errors import UsageError, unknown
+from simroute.errors import UsageError
 from simroute.fleet.cluster import simulate
-from simroute.policy.routing import POLICIES
+from simroute.policy.routing import policy_class
 from simroute.results.intervals import Replicate, kept, with_intervals
 from simroute.results.manifest import trace_sha256, versions
 from simroute.results.metrics import summarise
@@ -132,15 +132,15 @@ def _finished(result: PolicyResult, rounds: Sequence[object], built: Built) -> P
 def chosen(scenario: Scenario, names: Sequence[str] | None) -> tuple[PolicySpec, ...]:
     """The scenario's policies, or those of these labels or names; a policy it does not list runs without options.
 
-    Raises UsageError for a name that is neither.
+    Raises UsageError for a name that is neither, and for a policy of your own that cannot be imported.
     """
     if not names:
         return scenario.policies
     listed = {spec.name: spec for spec in reversed(scenario.policies)} | {p.shown: p for p in scenario.policies}
     specs: dict[str, PolicySpec] = {}
     for name in names:
-        if name not in listed and name not in POLICIES:
-            raise UsageError(unknown("policy", name, {*listed, *POLICIES}))
+        if name not in listed:
+            policy_class(name, listed)
         spec = listed.get(name) or PolicySpec(name=name)
         specs[spec.shown] = spec
     return tuple(specs.values())
