@@ -12,10 +12,14 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from simroute.errors import UsageError, unknown
+from simroute.policy.affinity import SessionAffinity
 from simroute.policy.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
 from simroute.policy.context import PolicyContext
+from simroute.policy.prefix import PrefixAffinity, PrefixPrecise
 from simroute.policy.quant_aware import QuantAware
 from simroute.policy.snapshot import RoutingPolicy
+from simroute.policy.tokens import LeastTokens
+from simroute.policy.weighted import Weighted
 
 __all__ = ["POLICIES", "OptionProblem", "PolicyContext", "check_options", "make_policy", "options_schema"]
 
@@ -26,6 +30,11 @@ POLICIES: dict[str, type[Any]] = {
     "power_of_two": PowerOfTwo,
     "least_kv": LeastKv,
     "static_tier": StaticTier,
+    "least_tokens": LeastTokens,
+    "session_affinity": SessionAffinity,
+    "prefix_affinity": PrefixAffinity,
+    "prefix_precise": PrefixPrecise,
+    "weighted": Weighted,
     "quant_aware": QuantAware,
 }
 """Every routing policy by name: a class with `Options` (a frozen model) and `__init__(options, context)`."""
