@@ -21,7 +21,7 @@ from simroute.workload.request import Request
 
 _in_flight = attrgetter("in_flight")
 _ROUNDING = 1e-9
-"""Taken off before rounding up: 1.1 x 10 / 11 is 1 in decimals, but a little more in floating point."""
+"""Taken off before rounding up: 2.2 x 25 / 11 is 5 in decimals, but a little more in floating point."""
 
 
 class SessionAffinityOptions(BalancerOptions):

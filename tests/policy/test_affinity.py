@@ -73,6 +73,15 @@ def test_the_first_on_the_ring_within_the_bound_and_there_always_is_one(fleet, l
     assert ask(f, policy, session=session) == within[0]
 
 
+def test_the_bound_is_that_of_decimals(fleet):
+    """2.2 x 25 / 11 is 5, though floating point makes it a little more. In flight: 5 + 10 + 9 x 1 = 24."""
+    f, policy = built(fleet, 11, load_factor=2.2)
+    order = ring_order(11, 3)
+    for replica, load in zip(order, [5, 10, *[1] * 9], strict=True):
+        f.seen[replica].in_flight = load
+    assert ask(f, policy, session=3) == order[2]
+
+
 def test_a_request_without_a_session_goes_to_the_least_loaded(fleet):
     f, policy = built(fleet, 3)
     for seen, load in zip(f.seen, [2, 1, 1], strict=True):

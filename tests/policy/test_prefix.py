@@ -111,11 +111,16 @@ def test_a_match_below_the_quality_floor_does_not_count(fleet):
     f = fleet({"coding": 0.8}, a=(1, 1.0, {"coding": 0.6}), b=(2, 2.0, {"coding": 0.9}))
     context = replace(f.context(), prefix_block_tokens=10)
     policy = make_policy("prefix_affinity", {"respect_quality_floor": True}, context)
-    first = policy.choose(Request(0, 0.0, 20, 5, "chat", prefix_ids=[1, 2]), f.seen).replica
-    second = policy.choose(Request(1, 0.0, 20, 5, "coding", prefix_ids=[1, 2]), f.seen).replica
-    f.seen[second].in_flight = 1
-    third = policy.choose(Request(2, 0.0, 20, 5, "coding", prefix_ids=[1, 2]), f.seen).replica
-    assert (first, second, third) == (0, 1, 1)
+
+    def ask_as(request_class, ids):
+        return policy.choose(Request(0, 0.0, 10 * len(ids), 5, request_class, prefix_ids=ids), f.seen).replica
+
+    assert ask_as("coding", [1, 2]) == 1
+    f.seen[1].in_flight, f.seen[2].in_flight = 99, 98
+    assert ask_as("chat", [1, 2, 3]) == 0  # the load is uneven
+    f.seen[1].in_flight, f.seen[2].in_flight = 5, 0
+    assert ask_as("chat", [1, 2, 3]) == 0  # all of it is cached there, but for coding replica 0 is not good enough
+    assert ask_as("coding", [1, 2, 3]) == 1
 
 
 def test_precise_goes_by_the_hits_that_the_router_was_told_of(fleet):

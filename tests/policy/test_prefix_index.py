@@ -95,10 +95,11 @@ def test_blocks_without_an_id_take_room_too(fleet):
 
 
 def test_a_request_sent_again_takes_its_room_once(fleet):
-    index = built(fleet, capacity_tokens=4 * BLOCK)
+    index = built(fleet, capacity_tokens=6 * BLOCK)
     for at_s in (0.0, 1.0, 2.0):
         index.record(prompt([1, 2], at_s=at_s, blocks=4, index=5), 0)
-    assert found(index, [1, 2]) == [(2, 0b1)]
+    index.record(prompt([7, 8], at_s=3.0, index=6), 0)
+    assert found(index, [1, 2], at_s=3.0) == [(2, 0b1)]
 
 
 def test_a_replica_that_goes_down_is_forgotten_and_the_others_not(fleet):

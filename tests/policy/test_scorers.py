@@ -133,6 +133,15 @@ def test_a_session_is_forgotten_ttl_s_after_its_last_request(fleet):
     assert len(scorer._bound) == 0
 
 
+def test_a_session_that_goes_on_does_not_keep_others_alive(fleet):
+    f, context = rack(fleet, 1)
+    scorer = SessionScorer(context, ttl_s=10.0)
+    for at_s, session in [(0.0, 4), (1.0, 5), (9.0, 4)]:
+        scorer.chosen(Request(0, at_s, 10, 5, session=session), 0)
+    assert scores(f, context, scorer, Request(0, 11.5, 10, 5, session=5)) == [0.0]
+    assert scores(f, context, scorer, Request(0, 11.5, 10, 5, session=4)) == [1.0]
+
+
 def test_lora_is_where_the_adapter_is_else_where_there_is_room(fleet):
     members = Membership([True] * 3)
     f, context = rack(fleet, 3, members)
