@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from simroute.errors import SimrouteError, UsageError
+from simroute.policy.affinity import SessionAffinity
 from simroute.policy.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
 from simroute.policy.cascade import Cascade
 from simroute.policy.context import PolicyContext
@@ -21,10 +22,13 @@ from simroute.policy.length_split import LengthSplit
 from simroute.policy.loading import NoOptions, imported, is_path, offered
 from simroute.policy.options import OptionProblem, problems_in
 from simroute.policy.oracle import Oracle
+from simroute.policy.prefix import PrefixAffinity, PrefixPrecise
 from simroute.policy.quant_aware import QuantAware
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.policy.spillover import Spillover
+from simroute.policy.tokens import LeastTokens
 from simroute.policy.two_level import PolicyChoice, TwoLevel
+from simroute.policy.weighted import Weighted
 
 __all__ = [
     "POLICIES",
@@ -43,6 +47,11 @@ POLICIES: dict[str, type[Any]] = {
     "power_of_two": PowerOfTwo,
     "least_kv": LeastKv,
     "static_tier": StaticTier,
+    "least_tokens": LeastTokens,
+    "session_affinity": SessionAffinity,
+    "prefix_affinity": PrefixAffinity,
+    "prefix_precise": PrefixPrecise,
+    "weighted": Weighted,
     "quant_aware": QuantAware,
     "join_shortest_expected_wait": JoinShortestExpectedWait,
     "latency_target": LatencyTarget,
