@@ -39,7 +39,7 @@ def basis_notes(pools: Sequence[Pool], variants: Sequence[Variant]) -> list[str]
 
 
 def drawn_pools(pools: Sequence[Pool], seed: int, replicate: int) -> tuple[Pool, ...]:
-    """The pools with step times drawn anew, the same way for every policy that replays replicate number `replicate`.
+    """The pools with step times and request overheads drawn anew: the same for every policy that replays `replicate`.
 
     Pools of one (model, quantization, GPU, TP) are off together: what was measured of one holds for the other.
     What the router believes of costs stays as it is: it knows the calibration, not the truth.
@@ -48,7 +48,9 @@ def drawn_pools(pools: Sequence[Pool], seed: int, replicate: int) -> tuple[Pool,
     for pool in pools:
         variant = pool.variant
         names = (variant.model, variant.quantization, variant.gpu, variant.tensor_parallel)
-        drawn.append(replace(pool, step_time=pool.step_time.drawn(stream(seed, "replicate", replicate, *names))))
+        step_time = pool.step_time.drawn(stream(seed, "replicate", replicate, *names))
+        request = step_time.calibration.request if isinstance(step_time, FittedStepTime) else pool.request
+        drawn.append(replace(pool, step_time=step_time, request=request))
     return tuple(drawn)
 
 

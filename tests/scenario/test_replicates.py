@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -130,6 +132,20 @@ def test_intervals_follow_the_covariance_of_a_calibration(reading, calibrated, t
     low_s, high_s = summary["intervals"]["tpot_s.p50"]
     assert low_s == pytest.approx(0.008 + 0.002 * (1 - 1.645 * 0.5), abs=3e-4)
     assert high_s == pytest.approx(0.008 + 0.002 * (1 + 1.645 * 0.5), abs=3e-4)
+
+
+def test_intervals_follow_the_error_of_what_a_request_costs(reading, calibrated, tmp_path):
+    """TTFT of a lone request: a step of 10 ms, and 20 ms ± 5 outside the engine, which no TPOT sees."""
+    text = (tmp_path / "own.yaml").read_text()
+    request = "  overhead_ms: 20.0\n  per_input_token_us: 0.0\n  overhead_error_ms: 5.0\n"
+    text = re.sub(r"(?m)^request:\n(  .*\n)+", f"request:\n{request}", text)
+    text = re.sub(r"(?m)^covariance:\n(  .*\n)+", "", text)
+    (tmp_path / "own.yaml").write_text(text)
+    (tmp_path / "trace.csv").write_text("arrival_s,input_tokens,output_tokens\n0,64,101\n")
+    summary = run(reading(calibrated).scenario, replicates=200, jobs=1).results[0].summary
+    assert summary["ttft_s"]["p50"] == pytest.approx(0.030, rel=1e-6)
+    assert summary["intervals"]["ttft_s.p50"] == pytest.approx([0.030 - 1.645 * 0.005, 0.030 + 1.645 * 0.005], abs=2e-3)
+    assert summary["intervals"]["tpot_s.p50"] == pytest.approx([0.010, 0.010], rel=1e-6)
 
 
 def test_what_step_times_rest_on_and_where_they_are_extrapolated_is_said(reading, calibrated):
