@@ -120,7 +120,7 @@ def test_an_own_policy_runs_from_the_file_and_from_the_command_line(reading, dat
         ),
         (
             {"name": "two_level", "options": {"variant": {"name": "cascde"}}},
-            "policies[0].options.variant.name: unknown policy 'cascde': did you mean cascade?",
+            "policies[0].options.variant.name: unknown policy 'cascde': did you mean cascade, oracle?",
         ),
         (
             {"name": "cascade", "options": {"chain": ["onyl"]}},
