@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from simroute.engine.sequence import EngineRequest, RetriedRequest
 
 NOWHERE = -1
@@ -45,11 +47,18 @@ class Call:
         """A fresh attempt that reaches the router at `now`: what has come already is part of its prompt."""
         asked, done = self.original, self.done_tokens
         self.begun = False
-        lengths = asked.input_tokens + done, asked.max_tokens - done
-        tags = asked.request_class, asked.tier, asked.tenant, asked.priority, asked.session, asked.prefix_ids
-        if self.attempts:
-            self.request = RetriedRequest(self.attempts, asked.index, now, *lengths, *tags)
-        else:
-            self.request = EngineRequest(asked.index, now, *lengths, *tags)
+        request: dict[str, Any] = {
+            "index": asked.index,
+            "arrival_s": now,
+            "input_tokens": asked.input_tokens + done,
+            "max_tokens": asked.max_tokens - done,
+            "request_class": asked.request_class,
+            "tier": asked.tier,
+            "tenant": asked.tenant,
+            "priority": asked.priority,
+            "session": asked.session,
+            "prefix_ids": asked.prefix_ids,
+        }
+        self.request = RetriedRequest(self.attempts, **request) if self.attempts else EngineRequest(**request)
         self.attempts += 1
         return self.request
