@@ -1,23 +1,44 @@
 """The routing policies by name: `POLICIES`, `make_policy` and what a scenario needs to check their options.
 
 A new policy is a class with `Options` and `choose` (see `baselines`), one line in `POLICIES` and a section in
-docs/policies.md. May import errors and policy.*.
+docs/policies.md. Policies of other packages are found by `loading`. May import errors and policy.*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from simroute.errors import UsageError, unknown
+from simroute.errors import SimrouteError, UsageError
+from simroute.policy.affinity import SessionAffinity
 from simroute.policy.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
+from simroute.policy.cascade import Cascade
 from simroute.policy.context import PolicyContext
+from simroute.policy.difficulty import DifficultyThreshold
+from simroute.policy.latency import CostAware, JoinShortestExpectedWait, LatencyTarget
+from simroute.policy.length_split import LengthSplit
+from simroute.policy.loading import NoOptions, imported, is_path, offered
+from simroute.policy.options import OptionProblem, problems_in
+from simroute.policy.oracle import Oracle
+from simroute.policy.prefix import PrefixAffinity, PrefixPrecise
 from simroute.policy.quant_aware import QuantAware
 from simroute.policy.snapshot import RoutingPolicy
+from simroute.policy.spillover import Spillover
+from simroute.policy.tokens import LeastTokens
+from simroute.policy.two_level import PolicyChoice, TwoLevel
+from simroute.policy.weighted import Weighted
 
-__all__ = ["POLICIES", "OptionProblem", "PolicyContext", "check_options", "make_policy", "options_schema"]
+__all__ = [
+    "POLICIES",
+    "OptionProblem",
+    "PolicyContext",
+    "check_options",
+    "make_policy",
+    "options_schema",
+    "policy_class",
+]
 
 POLICIES: dict[str, type[Any]] = {
     "round_robin": RoundRobin,
@@ -26,41 +47,70 @@ POLICIES: dict[str, type[Any]] = {
     "power_of_two": PowerOfTwo,
     "least_kv": LeastKv,
     "static_tier": StaticTier,
+    "least_tokens": LeastTokens,
+    "session_affinity": SessionAffinity,
+    "prefix_affinity": PrefixAffinity,
+    "prefix_precise": PrefixPrecise,
+    "weighted": Weighted,
     "quant_aware": QuantAware,
+    "join_shortest_expected_wait": JoinShortestExpectedWait,
+    "latency_target": LatencyTarget,
+    "cost_aware": CostAware,
+    "length_split": LengthSplit,
+    "difficulty_threshold": DifficultyThreshold,
+    "cascade": Cascade,
+    "spillover": Spillover,
+    "two_level": TwoLevel,
+    "oracle": Oracle,
 }
-"""Every routing policy by name: a class with `Options` (a frozen model) and `__init__(options, context)`."""
+"""Every built-in policy by name: a class with `Options` (a frozen model) and `__init__(options, context)`."""
 
 
-class OptionProblem(NamedTuple):
-    """One wrong option: the keys that lead to it, and what is wrong with it."""
+def policy_class(name: str, also: Iterable[str] = ()) -> type[Any]:
+    """The class of policy `name`: built in, imported from a dotted path, or offered by an installed package.
 
-    path: tuple[str | int, ...]
-    message: str
-
-    def __str__(self) -> str:
-        return ": ".join(filter(None, (".".join(map(str, self.path)), self.message)))
+    A class without `Options` takes none. Raises UsageError for a name that is none of these (with the nearest ones,
+    `also` among them) and for what cannot be imported or is no policy.
+    """
+    if name in POLICIES:
+        return POLICIES[name]
+    return imported(name) if is_path(name) else offered(name, {*POLICIES, *also})
 
 
 def make_policy(name: str, options: Mapping[str, Any], context: PolicyContext) -> RoutingPolicy:
     """The policy `name` with `options` for the fleet of `context`.
 
-    Raises UsageError for an unknown name (with the nearest ones) and for options that are unknown or out of range
-    (all of them, a line each).
+    Raises UsageError as `policy_class` does, for options that are unknown or out of range (all of them, a line each)
+    and for a policy of the user's own that cannot be made.
     """
     problems = check_options(name, options)
     if problems:
         raise UsageError("\n".join(f"policy {name}: {problem}" for problem in problems))
-    policy: RoutingPolicy = POLICIES[name](_options_of(name).model_validate(dict(options)), context)
+    made = _options_of(name).model_validate(dict(options))
+    try:
+        policy: RoutingPolicy = policy_class(name)(made, context)
+    except SimrouteError:
+        raise
+    except Exception as error:
+        if name in POLICIES:
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"policy {name}: cannot be made from (options, context): {said}") from error
     return policy
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> list[OptionProblem]:
-    """Everything wrong with the options of policy `name`, in the order of the file. Raises UsageError for its name."""
-    try:
-        _options_of(name).model_validate(dict(options))
-    except ValidationError as error:
-        return [_problem(name, dict(e)) for e in error.errors(include_url=False)]
-    return []
+    """Everything wrong with the options of policy `name`, in the order of the file, policies inside it included.
+
+    Raises UsageError for its name.
+    """
+    model = _options_of(name)
+    problems = problems_in(model, options)
+    if problems:
+        return problems
+    made = model.model_validate(dict(options))
+    chosen = ((key, getattr(made, key)) for key in type(made).model_fields)
+    return [problem for key, value in chosen if isinstance(value, PolicyChoice) for problem in _inner(key, value)]
 
 
 def options_schema(name: str) -> dict[str, Any]:
@@ -69,22 +119,14 @@ def options_schema(name: str) -> dict[str, Any]:
 
 
 def _options_of(name: str) -> type[BaseModel]:
-    if name not in POLICIES:
-        raise UsageError(unknown("policy", name, POLICIES))
-    options: type[BaseModel] = POLICIES[name].Options
+    options: type[BaseModel] = getattr(policy_class(name), "Options", NoOptions)
     return options
 
 
-def _problem(name: str, error: Mapping[str, Any]) -> OptionProblem:
-    path = tuple(error["loc"])
-    if error["type"] == "extra_forbidden":
-        return OptionProblem(path, unknown("option", str(path[-1]), _option_names(name, nested=len(path) > 1)))
-    got = "" if error["type"] in ("missing", "value_error") else f", got {error['input']!r}"
-    return OptionProblem(path, error["msg"].removeprefix("Value error, ") + got)
-
-
-def _option_names(name: str, *, nested: bool) -> list[str]:
-    """The options of policy `name`, or those of the models inside it."""
-    schema = options_schema(name)
-    models = schema.get("$defs", {}).values() if nested else [schema]
-    return [option for model in models for option in model.get("properties", {})]
+def _inner(key: str, chosen: PolicyChoice) -> list[OptionProblem]:
+    """Everything wrong with a policy inside another, which names it at `key`."""
+    try:
+        found = check_options(chosen.name, chosen.options)
+    except UsageError as error:
+        return [OptionProblem((key, "name"), str(error))]
+    return [OptionProblem((key, "options", *problem.path), problem.message) for problem in found]

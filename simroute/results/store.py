@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,12 +127,13 @@ def request_table(run: FleetRun) -> pyarrow.Table:
     columns = {
         "policy": _labels(np.zeros(n, dtype=np.int32), [run.policy]),
         "request": pa.array(np.arange(n, dtype=np.int32)),
-        "arrival_s": pa.array(trace.arrival_s),
+        "arrival_s": pa.array(run.arrival_s),
         "ttft_s": pa.array(times.ttft_s, from_pandas=True),
         "tpot_s": pa.array(times.tpot_s, from_pandas=True),
         "e2e_s": pa.array(times.e2e_s, from_pandas=True),
         "status": _labels(run.status, [s.name.lower() for s in Status]),
-        "reject_reason": _labels(run.reject_code, run.reject_reasons),
+        "reason": _labels(run.reason_code, run.reasons),
+        "attempts": pa.array(_attempts(run)),
         "pool": _labels(run.replica, pools),
         "replica": pa.array(run.replica, mask=run.replica < 0),
         "class": _labels(trace.class_code, trace.class_names),
@@ -144,6 +145,11 @@ def request_table(run: FleetRun) -> pyarrow.Table:
         "cached_tokens": pa.array(run.cached_tokens),
     }
     return pa.table(columns)
+
+
+def _attempts(run: FleetRun) -> np.typing.NDArray[np.int16]:
+    """How often each request was sent to a replica."""
+    return (run.status != Status.REJECTED).astype(np.int16) if run.attempts is None else run.attempts
 
 
 def _labels(code: np.typing.NDArray[Any], names: Sequence[str]) -> pyarrow.Array:
@@ -159,13 +165,28 @@ def _labels(code: np.typing.NDArray[Any], names: Sequence[str]) -> pyarrow.Array
 
 def _write_requests(path: Path, runs: Sequence[FleetRun]) -> None:
     """One row group a policy, so that no two policies' rows are in memory together."""
+    if runs:
+        write_tables(path, map(request_table, runs))
+
+
+def write_tables(path: Path, tables: Iterable[pyarrow.Table]) -> None:
+    """Write tables of equal columns, at least one, to the Parquet file `path`, whole or not at all.
+
+    Raises OutputError.
+    """
     import pyarrow.parquet as pq
 
-    if not runs:
-        return
-    with _replacing(path) as temporary, pq.ParquetWriter(temporary, request_table(runs[0]).schema) as writer:
-        for run in runs:
-            writer.write_table(request_table(run))
+    found = iter(tables)
+    first = next(found)
+    with (
+        _one_line(path.parent),
+        _replacing(path) as temporary,
+        pq.ParquetWriter(temporary, first.schema) as writer,
+    ):
+        writer.write_table(first)
+        del first
+        for table in found:
+            writer.write_table(table)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ from simroute.hardware.memory import KvCapacity, engine_defaults, kv_blocks
 from simroute.hardware.reference import REFERENCE_INPUT_TOKENS, REFERENCE_OUTPUT_TOKENS, reference_cost
 from simroute.hardware.select import FoundCalibration, calibration_at, calibration_in, step_time_model
 from simroute.hardware.specs import GpuSpec, ModelSpec, QuantScheme
+from simroute.hardware.speed import StepSpeed
 from simroute.policy.snapshot import VariantInfo
 from simroute.scenario.models import NO_CALIBRATION, PoolSpec
 
@@ -172,6 +173,9 @@ def pool_of(variant: Variant, quality: Mapping[str, tuple[float, float, float]])
         ),
         max_num_seqs=engine.max_num_seqs,
         quality=dict(quality),
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        kv_tokens=variant.capacity.usable_tokens,
+        speed=StepSpeed(step_time, engine.max_num_batched_tokens),
     )
     request = measured.request if measured else RequestTerms()
     return Pool(spec.name, spec.replicas, info, engine, step_time, spec.tensor_parallel, request)

@@ -29,7 +29,11 @@ def refused(outcome, *texts):
         ("pools[0].model=Lama-3.1-8B", ["unknown model 'Lama-3.1-8B': did you mean", "Llama-3.1-8B"]),
         ("pools[0].gpu=H10", ["unknown GPU 'H10': did you mean", "H100"]),
         ("pools[0].quantization=fp9", ["unknown quantization scheme 'fp9': did you mean", "fp8"]),
-        ("policies=[quant_awar]", ["policies[0]: unknown policy 'quant_awar': did you mean quant_aware?"]),
+        ("policies=[quant_awar]", ["policies[0]: unknown policy 'quant_awar': did you mean ", "quant_aware?"]),
+        (
+            "policies=['nowhere_at_all:Own']",
+            ["policies[0]: policy nowhere_at_all:Own: no module named 'nowhere_at_all'"],
+        ),
         ("pools[0].replica=2", ["--set pools[0].replica: unknown field 'replica': did you mean", "replicas"]),
         ("pools[0].replicas=0", ["--set pools[0].replicas: must be ≥ 1, got 0"]),
         ("pools[0].replicas=two", ["must be a whole number, got two"]),

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 
 import pytest
 
@@ -151,3 +152,26 @@ def test_replicates_below_zero_are_refused(simroute):
     assert "--replicates" in done.err
     refused = simroute("run", "tiny.yaml", "--set", "replicates=-1")
     assert (refused.code, refused.err) == (2, "simroute: --set replicates: must be ≥ 0, got -1\n")
+
+
+OWN = """
+from simroute.policy.snapshot import Decision
+
+
+class Second:
+    def __init__(self, options, context):
+        pass
+
+    def choose(self, request, snapshots):
+        return Decision(1)
+"""
+
+
+def test_a_policy_of_your_own_lies_in_the_working_directory(simroute, folder, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (folder / "policy_beside_the_scenario.py").write_text(OWN)
+    name = "policy_beside_the_scenario:Second"
+    assert simroute("check", "tiny.yaml", "--set", f"policies=['{name}']").code == 0
+    done = json.loads(simroute("run", "tiny.yaml", "--json", "--policy", name).out)
+    assert done["policies"][name]["requests"]["completed"] == 60
+    sys.modules.pop("policy_beside_the_scenario")

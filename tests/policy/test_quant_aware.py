@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from policy.stage import LinearSpeed, Stage, ask_for, variant
 
 from simroute.errors import UsageError
+from simroute.policy.context import Targets
 
 FLAT = {
     signal: {"enter": limit, "leave": limit}
@@ -186,3 +188,154 @@ def test_without_hysteresis_it_is_the_cheapest_admissible_variant_with_room(flee
     f = ladder(fleet)
     show(f, loads)
     assert f.pick(f.policy("quant_aware", **FLAT), request_class) == reference(f, request_class)
+
+
+ONE_SECOND = {"default": Targets(ttft_s=1.0)}
+SLOW, FAST = LinearSpeed(token_s=4e-3), LinearSpeed(token_s=1e-3)
+
+
+def timed(**options):
+    """Replicas 0, 1 are int4 and slow (4 ms a prompt token), 2 and 3 bf16 and fast (1 ms), 4 dearer, speed unknown."""
+    return Stage(
+        (2, variant("int4", 1.0, {"chat": 0.8, "coding": 0.6}, speed=SLOW)),
+        (2, variant("bf16", 2.0, {"chat": 0.9, "coding": 0.9}, speed=FAST)),
+        (1, variant("other", 3.0, {"chat": 0.9, "coding": 0.9}, speed=None)),
+        floor={"coding": 0.8},
+        **options,
+    )
+
+
+def test_with_predictions_a_variant_must_be_fast_enough_too():
+    stage = timed(targets=ONE_SECOND)
+    blind, sharp = stage.policy("quant_aware"), stage.policy("quant_aware", predict_slo=True)
+    assert (blind.counts_tokens, sharp.counts_tokens) == (False, True)
+    short, long = ask_for(tokens=200), ask_for(tokens=300)
+    assert [stage.pick(policy, short) for policy in (blind, sharp)] == [0, 0], "0.8 s"
+    assert [stage.pick(policy, long) for policy in (blind, sharp)] == [0, 2], "1.2 s on int4"
+    assert stage.pick(stage.policy("quant_aware", predict_slo=True, slack=0.7), short) == 2, "0.8 s of 0.7 s"
+
+
+def test_the_prediction_is_of_the_replica_that_would_serve():
+    stage = timed(targets=ONE_SECOND)
+    policy = stage.policy("quant_aware", predict_slo=True)
+    stage.seen[0].load(1, 10, 0)
+    stage.seen[1].load(2, 300, 300)
+    assert stage.pick(policy) == 0, "the fewest in flight, 0.4 s and one decode step"
+    stage.seen[0].load(1, 300, 300)
+    assert stage.pick(policy) == 2, "1.2 + 0.4 s"
+
+
+def test_a_variant_of_unknown_speed_is_judged_by_its_pressure_alone():
+    stage = timed(targets=ONE_SECOND)
+    policy = stage.policy("quant_aware", predict_slo=True)
+    assert stage.pick(policy, ask_for(tokens=2000)) == 4
+    stage.seen[4].kv_cache_usage = 0.9
+    assert stage.pick(policy, ask_for(tokens=2000)) == 2, "2 s is the smallest miss"
+
+
+def test_when_all_with_room_are_too_slow_the_smallest_miss_serves_whatever_the_price():
+    stage = timed(targets=ONE_SECOND)
+    stage.down(4)
+    policy = stage.policy("quant_aware", predict_slo=True)
+    for replica, tokens in enumerate([500, 500, 3000, 3000]):
+        stage.seen[replica].load(1, tokens, tokens)
+    assert stage.pick(policy) == 0, "2.4 s against 3.1 s"
+    assert stage.pick(policy, ask_for("coding")) == 2, "int4 is below the floor"
+
+
+def test_without_targets_predictions_change_nothing():
+    stage = timed(targets={"batch": Targets(ttft_s=1.0)})
+    assert stage.pick(stage.policy("quant_aware", predict_slo=True), ask_for(tokens=9000)) == 0
+
+
+def full(stage):
+    for seen in stage.seen:
+        seen.kv_cache_usage, seen.in_flight = 0.95, 10
+    stage.seen[1].in_flight = 5
+    return stage
+
+
+@pytest.mark.parametrize(
+    ("fallback", "chat", "coding"),
+    [([], 1, 2), (["other"], 4, 4), (["bf16", "other"], 2, 2), (["int4", "other"], 1, 4), (["int4"], 1, 2)],
+)
+def test_with_everything_under_pressure_the_first_of_the_fallback_that_meets_the_floor_serves(fallback, chat, coding):
+    stage = full(timed())
+    policy = stage.policy("quant_aware", fallback=fallback)
+    assert stage.pick(policy) == chat
+    assert stage.pick(policy, ask_for("coding")) == coding
+
+
+def test_the_fallback_is_for_overload_only_and_names_pools_that_exist():
+    stage = timed()
+    policy = stage.policy("quant_aware", fallback=["other"])
+    assert stage.pick(policy) == 0
+    full(stage)
+    stage.down(4)
+    assert stage.pick(policy) == 1, "the fallback is down"
+    with pytest.raises(UsageError, match="quant_aware: fallback: unknown pool 'int5': did you mean int4"):
+        stage.policy("quant_aware", fallback=["int5"])
+
+
+def test_replicas_that_go_and_come_change_the_ladder():
+    stage = timed()
+    policy = stage.policy("quant_aware")
+    stage.down(0)
+    assert stage.pick(policy) == 1
+    stage.down(1)
+    assert stage.pick(policy) == 2
+    stage.down(2, 3, 4)
+    assert stage.ask(policy) == (-1, "no replica is ready")
+    stage.up(0, 2)
+    assert (stage.pick(policy), stage.pick(policy, ask_for("coding"))) == (0, 2)
+
+
+def test_a_pool_stays_under_pressure_when_one_of_its_replicas_goes_but_not_when_all_went():
+    stage = timed()
+    policy = stage.policy("quant_aware")
+
+    def at(usage):
+        stage.seen[0].kv_cache_usage = stage.seen[1].kv_cache_usage = usage
+        return stage.pick(policy)
+
+    assert [at(0.80), at(0.90)] == [0, 2]
+    stage.down(1)
+    assert at(0.80) == 2, "still above leave"
+    stage.up(1)
+    assert at(0.80) == 2
+    stage.down(0, 1)
+    stage.up(0)
+    assert at(0.80) == 0, "what came up is another pool"
+
+
+def test_pressure_is_the_mean_over_the_replicas_that_are_up():
+    stage = timed()
+    policy = stage.policy("quant_aware")
+    stage.seen[0].kv_cache_usage, stage.seen[1].kv_cache_usage = 0.9, 0.1
+    assert stage.pick(policy) == 0
+    stage.down(1)
+    assert stage.pick(policy) == 2
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.booleans(), min_size=5, max_size=5),
+            st.lists(st.tuples(st.integers(0, 12), st.floats(0, 1)), min_size=5, max_size=5),
+            st.sampled_from(["chat", "coding"]),
+        ),
+        max_size=10,
+    ),
+    st.booleans(),
+)
+def test_never_below_the_floor_nor_to_a_replica_that_is_not_ready(steps, predict_slo):
+    stage = timed(targets=ONE_SECOND)
+    policy = stage.policy("quant_aware", predict_slo=predict_slo, fallback=["int4"])
+    for ups, loads, request_class in steps:
+        for seen, up, (requests, usage) in zip(stage.seen, ups, loads, strict=True):
+            seen.load(requests, 100 * requests, 50 * requests)
+            seen.kv_cache_usage = usage
+            stage.members.set(seen.replica, up)
+        allowed = [r for r in range(5) if ups[r] and not (request_class == "coding" and r < 2)]
+        chosen = stage.ask(policy, ask_for(request_class))
+        assert chosen.replica in allowed if allowed else chosen == (-1, "no replica is ready")

@@ -9,23 +9,24 @@ from simroute.results.run import FleetRun, ReplicaTotals, Status, Timeline
 from simroute.workload.trace import Trace
 
 
-def make_trace(arrival_s, output_tokens=None, classes=None, tiers=None):
-    """A trace of 100-token prompts; `classes` and `tiers` name each request's (default: all `default`)."""
+def make_trace(arrival_s, output_tokens=None, classes=None, tiers=None, tenants=None):
+    """A trace of 100-token prompts; `classes`, `tiers` and `tenants` name each request's (default: all `default`)."""
     n = len(arrival_s)
     class_names, class_code = _coded(classes or ["default"] * n)
     tier_names, tier_code = _coded(tiers or ["default"] * n)
+    tenant_names, tenant_code = _coded(tenants or ["default"] * n)
     zeros = np.zeros(n, dtype=np.int64)
     return Trace(
         arrival_s=np.asarray(arrival_s, dtype=np.float64),
         input_tokens=np.full(n, 100, dtype=np.int64),
         output_tokens=np.asarray(output_tokens if output_tokens is not None else [11] * n, dtype=np.int64),
         class_code=class_code,
-        tenant_code=zeros,
+        tenant_code=tenant_code,
         tier_code=tier_code,
         priority=zeros,
         session=zeros - 1,
         class_names=class_names,
-        tenant_names=("default",),
+        tenant_names=tenant_names,
         tier_names=tier_names,
         prefix_offsets=np.zeros(n + 1, dtype=np.int64),
         prefix_ids=np.zeros(0, dtype=np.int64),
@@ -47,6 +48,8 @@ def make_replica(replica=0, pool="h100", **changes):
         "preemptions": 0,
         "prefix_queried_tokens": 0,
         "prefix_hit_tokens": 0,
+        "billed_s": math.nan,  # (make_run: the whole run)
+        "ready_s": math.nan,
     }
     return ReplicaTotals(replica=replica, pool=pool, **(totals | changes))
 
@@ -70,8 +73,8 @@ def make_run(trace, ttft_s, e2e_s, *, policy="round_robin", end_s=None, replicas
         replica=np.asarray(replica if replica is not None else [0] * n, dtype=np.int32),
         preemptions=np.zeros(n, dtype=np.int32),
         cached_tokens=np.zeros(n, dtype=np.int64),
-        reject_code=np.full(n, -1, dtype=np.int8),
-        reject_reasons=("too_long", "no_variant"),
+        reason_code=np.full(n, -1, dtype=np.int8),
+        reasons=("too_long", "no_variant"),
         itl=itl,
         timeline=Timeline(
             np.arange(4.0), samples.astype(np.int32), samples.astype(np.int32), samples.astype(np.float32)
@@ -83,13 +86,16 @@ def make_run(trace, ttft_s, e2e_s, *, policy="round_robin", end_s=None, replicas
     )
     for name, value in changes.items():
         setattr(run, name, value)
+    for totals in run.replicas:
+        if math.isnan(totals.billed_s):
+            totals.billed_s = totals.ready_s = run.end_s
     return run
 
 
 def reject(run, request, reason_code=0):
     """Turn one request of `run` into a rejected one."""
     run.status[request] = Status.REJECTED
-    run.reject_code[request] = reason_code
+    run.reason_code[request] = reason_code
     run.replica[request] = -1
     run.first_token_s[request] = run.finish_s[request] = math.nan
 
