@@ -168,6 +168,7 @@ TABLES: dict[str, Callable[[], None]] = {
     "sources": show_sources,
     "p99": claim_sweeps.show_claimed_p99,
     "share": claim_sweeps.show_share,
+    "dynamic": claim_sweeps.show_dynamic,
     "gpus": claim_sweeps.show_gpus,
     "int4": claim_sweeps.show_int4,
     "kernels": claim_sweeps.show_kernels,

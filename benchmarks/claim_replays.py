@@ -43,6 +43,7 @@ BY_CLASS = {"name": "static_tier", "options": {"tiers": {HARD: "large"}, "defaul
 """For traffic `by_class`, whose tiers are classes."""
 QUANT_AWARE = {"name": "quant_aware"}
 LEAST_REQUESTS = {"name": "least_requests"}
+LEAST_ABOVE_FLOOR = {"name": "least_requests", "options": {"respect_quality_floor": True}}
 
 
 @cache

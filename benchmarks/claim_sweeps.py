@@ -38,6 +38,7 @@ from claim_replays import (
     BY_TIER,
     CLAIMED_P99_S,
     FORMER_P99_S,
+    LEAST_ABOVE_FLOOR,
     LEAST_REQUESTS,
     QUANT_AWARE,
     alone_s,
@@ -89,6 +90,18 @@ def _sweep(what: str, points: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         rows.append((title, *cells, saved(quantized, sixteen)))
     header = ("before: p99 ms", "floor kept", "after, static by class", "after, quant_aware", "16 bits", "quantized")
     print_table((what, *header, "its fleet", "saved"), rows)
+
+
+def show_dynamic() -> None:
+    """What the fleet after carries within 720 ms, requests a second, by how requests are routed."""
+    rows = []
+    for hard in (0.01, 0.05, 0.2, 0.4):
+        cells = []
+        for policy, by_class in ((BY_CLASS, True), (QUANT_AWARE, False), (LEAST_ABOVE_FLOOR, False)):
+            most = highest_rate(CLAIMED, policy, traffic(hard=hard, by_class=by_class), FORMER_P99_S)
+            cells.append(f"{BASE_RATE * most:.1f}")
+        rows.append((f"{hard:.0%}", *cells))
+    print_table(("hard requests", "static by class", "quant_aware", "least_requests above the floor"), rows)
 
 
 def show_gpus() -> None:
