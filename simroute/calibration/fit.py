@@ -98,13 +98,14 @@ def _range(steps: Steps) -> MeasuredRange:
 
 
 def _error(found: StepFit) -> FitError:
-    """Errors of single steps from the folds; of whole runs from how far sweeps and loads lie apart in level."""
+    """Errors of single steps from the folds; of whole runs from how far sweeps and loads lie apart in level, or parts
+    of one load in time, whichever is more.
+    """
     errors = np.abs(found.errors)
     logs = np.log(found.level[found.group_steps > 0])
     apart = float(np.std(logs, ddof=1)) if len(logs) > 1 else LONE_BIAS_SD
-    return FitError(
-        median=float(np.median(errors)), p90=float(np.quantile(errors, 0.9)), bias_sd=max(apart, LEAST_BIAS_SD)
-    )
+    bias_sd = max(apart, found.drift_sd, LEAST_BIAS_SD)
+    return FitError(median=float(np.median(errors)), p90=float(np.quantile(errors, 0.9)), bias_sd=bias_sd)
 
 
 def _provenance(run: Run, sha256: str | None) -> Provenance:
@@ -126,9 +127,12 @@ def _notes(runs: Sequence[Run], found: StepFit, overhead: Overhead | None) -> It
     """What a reader of the file must know."""
     steps = found.steps
     yield from dict.fromkeys(note for run in runs for note in run.meta.notes)
-    for group, level in zip(steps.groups, found.level.tolist(), strict=True):
-        if not group.is_load and level != 1.0:
-            yield f"steps under load took {1 / level - 1:+.1%} against the sweep of {group.run}: the terms are of load"
+    for number, group in enumerate(steps.groups):
+        members = steps.group == number
+        shift_s = float(np.median((found.as_load_s - steps.duration_s)[members])) if members.any() else 0.0
+        if not group.is_load and shift_s:
+            shift = f"{shift_s * 1e3:+.2f} ms"
+            yield f"steps under load took {shift} against the sweep of {group.run}: the terms are of load"
     if not steps.load.any():
         yield "no load was measured: steps under load may take longer than these"
     stalls = int(found.stalls.sum())

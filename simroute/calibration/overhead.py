@@ -2,7 +2,8 @@
 
 Owns the matching of requests to the steps that served them: on the way in, requests that found the engine idle (the
 next step holds their whole prompt or its first chunk); on the way out, every request whose first token left with the
-last step that finished a prompt before it. Imports numpy, hardware's calibration and this room's runs, solve and steps.
+last step that finished a prompt before it. Requests of load count where there are enough: a sweep sends its requests in
+bursts, in which each waits for the others. Imports numpy, hardware's calibration and this room's runs, solve and steps.
 """
 
 from __future__ import annotations
@@ -38,12 +39,11 @@ class Overhead:
 
 def fit_overhead(runs: Sequence[Run]) -> Overhead | None:
     """The time that requests of `runs` spent outside the engine; None when too few can be matched to steps."""
-    ways = [_ways(run) for run in runs if len(run.requests) and len(run.iterations)]
-    if not ways:
-        return None
-    tokens = np.concatenate([way.tokens for way in ways])
-    in_s = np.concatenate([way.in_s for way in ways])
-    out_s = np.concatenate([way.out_s for way in ways])
+    measured = [run for run in runs if len(run.requests) and len(run.iterations)]
+    under_load = _joined([_ways(run, _load_phases(run)) for run in measured])
+    tokens, in_s, out_s = under_load
+    if min(len(in_s), len(out_s)) < LEAST_REQUESTS:
+        tokens, in_s, out_s = _joined([_ways(run, range(len(run.meta.phases))) for run in measured])
     if min(len(in_s), len(out_s)) < LEAST_REQUESTS:
         return None
     fixed_s, token_s = _line(tokens, in_s)
@@ -60,9 +60,24 @@ class _Ways:
     out_s: Floats
 
 
-def _ways(run: Run) -> _Ways:
+def _joined(ways: Sequence[_Ways]) -> tuple[Floats, Floats, Floats]:
+    """(tokens, seconds in, seconds out) of all `ways` together."""
+    none = [np.zeros(0)]
+    return (
+        np.concatenate([way.tokens for way in ways] or none),
+        np.concatenate([way.in_s for way in ways] or none),
+        np.concatenate([way.out_s for way in ways] or none),
+    )
+
+
+def _load_phases(run: Run) -> list[int]:
+    return [number for number, phase in enumerate(run.meta.phases) if phase.kind == "load"]
+
+
+def _ways(run: Run, phases: Sequence[int]) -> _Ways:
+    """The ways of the requests of these phases; what else happens at the same time does not matter."""
     steps = run.iterations
-    requests = run.requests[run.requests["ok"]]
+    requests = run.requests[run.requests["ok"] & run.requests["phase"].isin(list(phases))]
     outs_s = outputs_s(steps)
     tokens, in_s = _inbound(requests, steps, outs_s)
     return _Ways(tokens, in_s, _outbound(requests, steps, outs_s))

@@ -128,8 +128,8 @@ def measured(run: Run, phase: Phase) -> Measured:
         replica=np.zeros(n, dtype=np.int32),
         preemptions=np.zeros(n, dtype=np.int32),
         cached_tokens=np.zeros(n, dtype=np.int64),
-        reject_code=np.full(n, -1, dtype=np.int8),
-        reject_reasons=(),
+        reason_code=np.full(n, -1, dtype=np.int8),
+        reasons=(),
         itl=itl,
         timeline=_timeline(part.iterations, start_s, run.meta.num_gpu_blocks),
         replicas=[_totals(part, int(trace.output_tokens[compared].sum()))],
@@ -158,7 +158,7 @@ def replayed(of: Measured, calibration: Calibration, engine: EngineConfig) -> Fl
     run = simulate(trace, [pool], _TheOne(), policy_name="predicted", seed=0)
     rejected = of.compared & (run.status != Status.COMPLETED)
     if rejected.any():
-        reasons = ", ".join(run.reject_reasons)
+        reasons = ", ".join(run.reasons)
         raise CalibrationError(
             f"phase '{of.phase.name}': the replay rejects {rejected.sum()} of {of.compared.sum()} requests that were "
             f"served ({reasons}; max_model_len {engine.max_model_len}): give the engine's own settings with --set"
@@ -243,4 +243,6 @@ def _totals(part: Run, output_tokens: int) -> ReplicaTotals:
         preemptions=int(steps["preempted"].sum()),
         prefix_queried_tokens=0,
         prefix_hit_tokens=0,
+        billed_s=0.0,
+        ready_s=0.0,
     )

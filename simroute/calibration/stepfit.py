@@ -1,9 +1,10 @@
 """Fits the terms of a step to measured steps: shape from everything, level from load, error and covariance with it.
 
-The shape is a robust non-negative least squares on relative residuals. Steps under load take longer than the same
-steps in a sweep (client, server and engine share the machine), so each sweep has a level of its own, and the terms
-are those under load. The last touch sets the sum of the predicted steps to the sum of the measured ones: a fit that
-holds outliers down is near the median, and a simulator adds up means.
+The shape is a robust non-negative least squares on relative residuals. A sweep's steps do not take as long as the same
+steps under load (client, server and engine share the machine, and a sweep's requests come in bursts): what they differ
+by is work beside the step, so each sweep is shifted by a time of its own, and the terms are those under load. The last
+touch sets the sum of the predicted steps to the sum of the measured ones: a fit that holds outliers down is near the
+median, and a simulator adds up means.
 
 Imports numpy, hardware's calibration and this room's form, solve and steps.
 """
@@ -28,7 +29,11 @@ by as much, a clock's fault): it is counted and says nothing of the shape."""
 MOST_STALL = 5.0
 """In sums a stall counts as at most so many times its prediction: one hiccup of seconds must not move the level."""
 MATCHED_STEPS = 30
-"""Least number of alike steps under load and in a sweep from which their difference in level is taken."""
+"""Least number of alike steps under load and in a sweep from which their difference is taken."""
+PARTS = 10
+"""Parts of a load phase, one after another, between which the machine's speed is compared."""
+LEAST_PART = 0.5
+"""Of a sweep's step at least this part is the step itself, whatever its sweep adds."""
 ROUNDS = 3
 """Turns of shape and level: the second moves nothing but the last digits."""
 SMALL_SHARE = 0.25
@@ -40,8 +45,9 @@ _PER_SECOND = {"ms": 1e3, "us": 1e6, "ns": 1e9}
 class StepFit:
     """The fitted terms, and what is known of their errors.
 
-    `predicted_s` has, for every step, the prediction of a fit that did not see its fold; `level` is, for every group,
-    measured over predicted time; `stalls` marks the steps that were left out.
+    `predicted_s` has, for every step, the prediction of a fit that did not see its fold, `as_load_s` its duration
+    brought to load; `level` is, for every group, measured over predicted time; `stalls` marks the steps that were left
+    out.
     """
 
     steps: Steps
@@ -49,6 +55,7 @@ class StepFit:
     terms: StepTerms
     covariance: Covariance
     predicted_s: Floats
+    as_load_s: Floats
     level: Floats
     stalls: NDArray[np.bool_]
 
@@ -58,11 +65,23 @@ class StepFit:
         return np.bincount(self.steps.group[~self.stalls], minlength=len(self.steps.groups))
 
     @property
+    def drift_sd(self) -> float:
+        """How the machine's own speed moves within minutes: the standard deviation of (the logarithm of) measured over
+        predicted time from one tenth of a load phase to another; 0 without load.
+        """
+        spread = []
+        for number, group in enumerate(self.steps.groups):
+            members = np.flatnonzero((self.steps.group == number) & ~self.stalls)
+            if group.is_load and len(members) >= PARTS * MATCHED_STEPS:
+                parts = np.array_split(members, PARTS)
+                levels = [self.steps.duration_s[part].sum() / self.predicted_s[part].sum() for part in parts]
+                spread.append(float(np.var(np.log(levels), ddof=1)))
+        return float(np.sqrt(np.mean(spread))) if spread else 0.0
+
+    @property
     def errors(self) -> Floats:
-        """Relative error of every step that was kept, as predicted unseen, the level of its sweep set apart."""
-        relative = self.predicted_s * self.level[self.steps.group] / self.steps.duration_s - 1
-        under_load = self.predicted_s / self.steps.duration_s - 1
-        return np.asarray(np.where(self.steps.load, under_load, relative)[~self.stalls])
+        """Relative error of every step that was kept, as predicted unseen, what its sweep adds set apart."""
+        return np.asarray((self.predicted_s / self.as_load_s - 1)[~self.stalls])
 
 
 def fit_steps(steps: Steps, paddings: Iterable[tuple[int, ...]] = ()) -> StepFit:
@@ -83,6 +102,7 @@ def fit_steps(steps: Steps, paddings: Iterable[tuple[int, ...]] = ()) -> StepFit
         terms,
         _relative(names, terms, covariance_s),
         _unseen(form, found) * scale,
+        found.used.duration_s,
         _levels(steps, predicted_s * scale, found.stalls),
         found.stalls,
     )
@@ -90,7 +110,7 @@ def fit_steps(steps: Steps, paddings: Iterable[tuple[int, ...]] = ()) -> StepFit
 
 @dataclass(frozen=True, slots=True)
 class _Settled:
-    """A solution in which shape, level and stalls agree: `used` has the sweeps at the level of load, stalls weigh 0."""
+    """A solution in which shape, shifts and stalls agree: `used` has the sweeps shifted to load, stalls weigh 0."""
 
     used: Steps
     weights: Floats
@@ -99,22 +119,41 @@ class _Settled:
 
 
 def _settled(steps: Steps, form: Form, weights: Floats) -> _Settled:
-    """Shape and level in turn: the shape from steps at one level, the levels by that shape."""
+    """Shape and shifts in turn: the shape from steps as under load, the shifts by that shape."""
     matrix = form.matrix(steps)
-    level = np.ones(len(steps.groups))
     stalls = np.zeros(len(steps), dtype=bool)
+    as_load_s = steps.duration_s
     for _ in range(ROUNDS):
-        used = replace(steps, duration_s=steps.duration_s / _sweep_level(steps, level))
+        used = replace(steps, duration_s=as_load_s)
         kept = weights * ~stalls
         solved = robust_relative(matrix, used.duration_s, kept)
         stalls = _stalls(solved.residuals, weights)
-        level = _levels(steps, times(matrix, solved.values), stalls)
+        as_load_s = _as_load(steps, times(matrix, solved.values), stalls)
     return _Settled(used, kept, stalls, solved)
 
 
-def _sweep_level(steps: Steps, level: Floats) -> Floats:
-    """By how much each step's group runs longer than load does: 1 under load."""
-    return np.where(steps.load, 1.0, level[steps.group])
+def _as_load(steps: Steps, predicted_s: Floats, stalls: NDArray[np.bool_]) -> Floats:
+    """Every step's duration as it would be under load: those of load as they are, those of each sweep brought there.
+
+    A sweep is shifted by the time a step that leaves the least squares of relative differences over the cells in which
+    sweep and load both have steps; with too few of them it stays as it is.
+    """
+    cells, kept = cells_of(steps), ~stalls
+    ratio, load = steps.duration_s / predicted_s, steps.load & kept
+    as_load_s = steps.duration_s.copy()
+    for number, group in enumerate(steps.groups):
+        ours = kept & (steps.group == number)
+        shared, our_ratio, load_ratio = _matched(ratio, cells, ours, load)
+        if group.is_load or shared.sum() < MATCHED_STEPS:
+            continue
+        counts = np.bincount(cells[ours], minlength=len(shared))
+        usual_s = np.bincount(cells[ours], predicted_s[ours], minlength=len(shared)) / np.maximum(counts, 1)
+        at = shared > 0
+        per_s = 1 / usual_s[at]
+        time_s = np.sum(shared[at] * per_s * (our_ratio - load_ratio)[at]) / np.sum(shared[at] * per_s**2)
+        members = steps.group == number
+        as_load_s[members] = np.maximum(steps.duration_s - time_s, LEAST_PART * steps.duration_s)[members]
+    return as_load_s
 
 
 def _stalls(residuals: Floats, weights: Floats) -> NDArray[np.bool_]:
@@ -144,16 +183,24 @@ def _levels(steps: Steps, predicted_s: Floats, stalls: NDArray[np.bool_]) -> Flo
 
 def _matched_level(ratio: Floats, cells: NDArray[np.int64], ours: NDArray[np.bool_], load: NDArray[np.bool_]) -> float:
     """Geometric mean, over the cells that `ours` and `load` share, of our mean `ratio` over theirs."""
+    shared, our_ratio, load_ratio = _matched(ratio, cells, ours, load)
+    if shared.sum() < MATCHED_STEPS:
+        return 1.0
+    return float(np.exp(np.average(np.log(our_ratio / load_ratio), weights=shared)))
+
+
+def _matched(
+    ratio: Floats, cells: NDArray[np.int64], ours: NDArray[np.bool_], load: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """For every cell: how many steps `ours` and `load` have there alike, and each one's geometric mean of `ratio`."""
     size = int(cells.max()) + 1
     counts, means = [], []
     for members in (ours, load):
         count = np.bincount(cells[members], minlength=size)
         counts.append(count)
-        means.append(np.bincount(cells[members], np.log(ratio[members]), minlength=size) / np.maximum(count, 1))
-    shared = np.minimum(*counts)
-    if shared.sum() < MATCHED_STEPS:
-        return 1.0
-    return float(np.exp(np.average(means[0] - means[1], weights=shared)))
+        logs = np.bincount(cells[members], np.log(ratio[members]), minlength=size)
+        means.append(np.exp(logs / np.maximum(count, 1)))
+    return np.minimum(*counts), means[0], means[1]
 
 
 def _mean_scale(steps: Steps, predicted_s: Floats) -> float:

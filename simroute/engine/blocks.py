@@ -1,14 +1,18 @@
 """KV-cache blocks with their ids, one object a block: the literal form of vLLM's block pool.
 
-Owns `KVPool` (what a scheduler asks of any pool), `Hit` and `BlockPool`. May import engine.sequence only; knows
-nothing of SimPy or wall time. `engine.runs` holds the same behaviour without ids, for speed.
+Owns `KVPool` (what a scheduler asks of any pool), `ContentChange`, `Hit` and `BlockPool`. May import engine.sequence
+only; knows nothing of SimPy or wall time. `engine.runs` holds the same behaviour without ids, for speed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from simroute.engine.sequence import EngineRequest
+
+ContentChange = Callable[[int, int, int], None]
+"""Told (content, lo, hi): blocks `lo` up to `hi` of a content id, counted within the id, have come or gone."""
 
 
 class Hit(NamedTuple):
@@ -40,8 +44,17 @@ class KVPool(Protocol):
     def register(self, request: EngineRequest, full_blocks: int) -> None:
         """Make the request's first `full_blocks` blocks hittable."""
 
-    def release(self, request: EngineRequest) -> None:
-        """Drop the request's references; its last blocks are the first to be evicted."""
+    def release(self, request: EngineRequest, comes_back: bool = False) -> None:
+        """Drop the request's references; its last blocks are the first to be evicted.
+
+        `comes_back`: it was preempted and may ask for what it computed, whether or not others can.
+        """
+
+    def listen(self, on_stored: ContentChange, on_removed: ContentChange) -> None:
+        """Tell from now on which blocks of content ids become hittable, and which are no longer.
+
+        A second copy of a block is not told, nor its eviction: there is one as long as there is any.
+        """
 
 
 class Block:
@@ -65,6 +78,9 @@ class BlockPool:
         self.enable_prefix_caching = enable_prefix_caching
         self.free = 0
         self._cached: dict[int, dict[int, Block]] = {}
+        self._on_stored: ContentChange | None = None
+        self._on_removed: ContentChange | None = None
+        self._blocks_per_id = 1
         self._ends = Block(-1)  # sentinel of the circular free list: next is the head, prev the tail
         for block_id in range(1, num_gpu_blocks):
             self._insert(Block(block_id), self._ends.prev)
@@ -108,10 +124,14 @@ class BlockPool:
         for k in range(request.num_cached_blocks, full_blocks):
             block = request.blocks[k]
             block.key = block_key(request, k)
-            self._cached.setdefault(block.key, {})[block.block_id] = block
+            duplicates = self._cached.setdefault(block.key, {})
+            duplicates[block.block_id] = block
+            if self._on_stored is not None and block.key >= 0 and len(duplicates) == 1:
+                self._blocks_per_id = request.blocks_per_id  # (the same for all requests of an engine)
+                self._tell(self._on_stored, block.key)
         request.num_cached_blocks = max(request.num_cached_blocks, full_blocks)
 
-    def release(self, request: EngineRequest) -> None:
+    def release(self, request: EngineRequest, comes_back: bool = False) -> None:
         """See KVPool: from the last block on, blocks without a key to the head, the others to the tail."""
         unhashed: list[Block] = []
         for block in reversed(request.blocks):
@@ -144,15 +164,28 @@ class BlockPool:
         del duplicates[block.block_id]
         if not duplicates:
             del self._cached[block.key]
+            if self._on_removed is not None and block.key >= 0:
+                self._tell(self._on_removed, block.key)
         block.key = None
+
+    def listen(self, on_stored: ContentChange, on_removed: ContentChange) -> None:
+        """See KVPool."""
+        self._on_stored, self._on_removed = on_stored, on_removed
+
+    def _tell(self, change: ContentChange, key: int) -> None:
+        content, k = divmod(key, self._blocks_per_id)
+        change(content, k, k + 1)
 
 
 UNIQUE_STRIDE = 1 << 32
 
 
 def block_key(request: EngineRequest, k: int) -> int:
-    """The key of the request's k-th block: equal keys mean equal tokens from the start up to the block's end."""
+    """The key of the request's k-th block: equal keys mean equal tokens from the start up to the block's end.
+
+    Keys of content with an id are not negative, those of one request's own are.
+    """
     if k < request.content_blocks:
         per_id = request.blocks_per_id
         return request.prefix_ids[k // per_id] * per_id + k % per_id
-    return -1 - (request.index * UNIQUE_STRIDE + k)
+    return request.own_key * UNIQUE_STRIDE - k

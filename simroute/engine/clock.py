@@ -9,6 +9,11 @@ from operator import attrgetter
 import simpy
 from simpy.events import EventPriority
 
+AFTER_ARRIVALS = EventPriority(2)
+"""SimPy priority of schedule points: whatever else happens at the same instant happens before them."""
+AFTER_SCHEDULES = EventPriority(3)
+"""SimPy priority of what must come after the schedule points of its instant."""
+
 
 class Clock(simpy.Environment):
     """A SimPy environment whose events can be queued for an absolute time.

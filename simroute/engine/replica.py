@@ -1,58 +1,27 @@
-"""One vLLM replica on SimPy's clock. Owns `Replica` and the seam `Observer`.
+"""One vLLM replica: the engine core and what the fleet sees of it and does to it. Owns `Replica`.
 
-May import the engine's other parts, hardware.steptime and simpy.
-
-Time runs from one *schedule point* to the next. Without async scheduling step i is scheduled when the output of step
-i-1 has been processed; with it, when the output of step i-2 has (step i-1 is executing meanwhile). Arrivals join at
-the next schedule point.
-
-In exact mode every schedule point is an event. In fast mode a stretch of steps that only decode is one `Stretch` with
-a closed form, ended by the first request that stops or the last free KV block, or cut at the step boundary after an
-arrival. Both modes ask the same scheduler and give the same times.
+May import the engine's other parts and hardware.steptime. Clients leave, the engine slows down, it dies: the hot path
+in `core.py` knows nothing of that. What is done to a running engine waits for its next schedule point, where another
+callback rings in place of the usual one.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
+from math import isfinite
 
-from simpy.events import EventPriority
-
-from simroute.engine.blocks import BlockPool
-from simroute.engine.clock import Clock, StandingEvent
+from simroute.engine.clock import AFTER_SCHEDULES, Clock, StandingEvent
 from simroute.engine.config import EngineConfig
-from simroute.engine.runs import RunPool
-from simroute.engine.scheduler import Scheduler
+from simroute.engine.core import NEVER, EngineCore, Observer
+from simroute.engine.kv_index import KvIndex
 from simroute.engine.sequence import EngineRequest
-from simroute.engine.stretch import Stretch
 from simroute.errors import SimulationError
-from simroute.hardware.steptime import StepTimeModel
-
-NEVER = -1.0
-AFTER_ARRIVALS = EventPriority(2)
-"""SimPy priority of schedule points: whatever else happens at the same instant happens before them."""
+from simroute.hardware.steptime import ScaledStepTime, StepTimeModel
 
 
-class Observer(Protocol):
-    """Told what clients of the replica see."""
-
-    def first_token(self, index: int, at_s: float) -> None:
-        """The first token of request number `index` arrives at `at_s` (now or later)."""
-
-    def finished(self, request: EngineRequest, at_s: float) -> None:
-        """The last token of `request` arrives now, at `at_s`."""
-
-    def gaps(self, row: tuple[float, float, int, int]) -> None:
-        """(first_s, last_s, steps, seqs): each of `seqs` requests sees `steps` gaps between tokens, in even
-        progression from `first_s` to `last_s`.
-        """
-
-
-class Replica:
-    """An engine with its clock.
-
-    Sums over its life: `idle_s` in which no step was executing, `steps`, `prefill_tokens`, `output_tokens`.
-    """
+class Replica(EngineCore):
+    """An engine in a fleet. `submit`, `settle` and the sums over its life are those of `EngineCore`."""
 
     def __init__(
         self,
@@ -63,29 +32,9 @@ class Replica:
         *,
         exact: bool = False,
     ) -> None:
-        self.env = env
-        self.scheduler = Scheduler(
-            config, (BlockPool if exact else RunPool)(config.num_gpu_blocks, config.enable_prefix_caching)
-        )
-        self.idle_s = 0.0
-        self.steps = 0
-        self.prefill_tokens = 0
-        self.output_tokens = 0
-        self._schedule_at = env.schedule_at
-        self._duration = step_time.duration_s
-        self._decode_line = step_time.decode_line
-        self._first_token = observer.first_token
-        self._finished = observer.finished
-        self._gaps = observer.gaps
-        self._async = config.async_scheduling
-        self._lag = 1 if config.async_scheduling else 0
-        self._end_s = 0.0  # when the last scheduled step ends
-        self._completions: deque[tuple[float, list[EngineRequest]]] = deque()  # last tokens in flight
-        self._stretch: Stretch | None = None
-        self._points = 0  # schedule points until the stretch ends
-        self._wake = StandingEvent(env, self._on_wake)
-        self._wake_s = NEVER
-        self._idle = True
+        super().__init__(env, config, step_time, observer, exact=exact)
+        self._step_time = step_time
+        self._changes: list[Callable[[], object]] = []  # to be made at the next schedule point
 
     # -- what the fleet sees ------------------------------------------------------------------------------------------
 
@@ -105,197 +54,139 @@ class Replica:
         scheduler, stretch = self.scheduler, self._stretch
         steps = beyond = 0
         if stretch is not None:
-            steps = min(stretch.next_point(self.env.now)[0], self._points)
+            steps = min(self._next_point(stretch)[0], self._points)
             if steps > stretch.steps:
                 beyond = scheduler.group.blocks_beyond_stop()
         return (scheduler.used_blocks_after(steps) - beyond) / scheduler.pool.usable
-
-    def submit(self, request: EngineRequest) -> None:
-        """A request arrives now."""
-        scheduler = self.scheduler
-        scheduler.add(request)
-        stretch = self._stretch
-        if stretch is not None:
-            if not scheduler.blocked:  # the stretch ends at the next schedule point
-                now = self.env.now
-                point, at_s = stretch.next_point(now)
-                if point < self._points:
-                    self._points = point
-                    self._wake_at(at_s)
-        elif self._idle:
-            self._idle = False
-            self._wake_at(self.env.now)
 
     @property
     def busy_s(self) -> float:
         """Seconds in which a step was executing, up to now."""
         return min(self._end_s, self.env.now) - self.idle_s
 
-    def settle(self) -> None:
-        """The run ends now: carry out what has been scheduled."""
-        stretch = self._stretch
-        if stretch is not None:
-            self._points = min(stretch.next_point(self.env.now)[0], self._points)
-            self._take_stretch(stretch)
-            if self._points > stretch.steps and self.scheduler.group.size:
-                self._drain()
+    def generated_tokens(self, request: EngineRequest) -> int:
+        """Tokens of the answer to `request` that have arrived: those of steps that ended before now.
 
-    # -- the clock ----------------------------------------------------------------------------------------------------
-
-    def _wake_at(self, at_s: float) -> None:
-        """The next schedule point is at `at_s`; what was queued before is superseded."""
-        self._wake_s = at_s
-        self._schedule_at(self._wake, AFTER_ARRIVALS, at_s)
-
-    def _on_wake(self, now: float) -> None:
-        """Carry out what was planned, process outputs that are due, schedule, and set the next schedule point."""
-        if now != self._wake_s:
-            return
-        scheduler, stretch = self.scheduler, self._stretch
-        if stretch is not None:
-            self._take_stretch(stretch)
-            if self._points > stretch.steps and scheduler.group.size:
-                if scheduler.roomy and not scheduler.waiting:  # nothing keeps that step out of the next stretch
-                    self._complete(now)
-                    if self._begin_stretch(stretch.start_s):
-                        return
-                self._drain()
-        if self._completions:
-            self._complete(now)
-        while scheduler.running or scheduler.waiting:
-            if (not scheduler.waiting or scheduler.blocked) and self._begin_stretch(now):
-                return
-            next_s = self._step(now)
-            if next_s > now:
-                if not self._begin_stretch(next_s):
-                    self._wake_at(next_s)
-                return
-        self._idle = True
-        self._wake_s = NEVER
-
-    def _complete(self, now: float) -> None:
-        """Process the outputs with last tokens that have arrived by now (there are some on their way)."""
-        completions = self._completions
-        while completions:
-            end_s, finishing = completions[0]
-            if end_s > now:
-                return
-            completions.popleft()
-            self.scheduler.update(finishing)
-            for request in finishing:
-                self._finished(request, end_s)
-
-    def _step(self, now: float) -> float:
-        """Schedule one step now, which starts when the step before it ends.
-
-        Returns the next schedule point: now, if under async scheduling the next step can be queued at once.
+        To be asked of requests that are in the engine. It ends a stretch, so it is not for every day.
         """
-        out = self.scheduler.schedule()
-        before_s = start_s = self._end_s
-        if out.preempted or out.paused:
-            for request in (*out.preempted, *out.paused):
-                if request.sampled and request.last_token_s < 0:
-                    request.last_token_s = before_s
-        batch = out.batch
-        prefill_tokens = batch.prefill_tokens
-        if not prefill_tokens and not batch.decode_seqs:
-            if before_s <= now and not out.preempted:
-                raise SimulationError(self._stuck())
-            return max(now, before_s)
-        if before_s < now:
-            self.idle_s += now - before_s
-            start_s = now
-        self._end_s = end_s = start_s + self._duration(batch)
-        self.steps += 1
-        self.prefill_tokens += prefill_tokens
-        self.output_tokens += batch.sampled_seqs
-        if out.decoding:
-            gap_s = end_s - before_s
-            self._gaps((gap_s, gap_s, 1, out.decoding))
-        for request in out.first:
-            self._first_token(request.index, end_s)
-        for request in out.resumed:
-            gap_s = end_s - request.last_token_s
-            self._gaps((gap_s, gap_s, 1, 1))
-            request.last_token_s = -1.0
-        if out.finishing:
-            self._completions.append((end_s, out.finishing))
-        return start_s if self._async else end_s
+        self.settle()
+        return self.scheduler.sampled_tokens(request) - self._tokens_in_flight(request)
 
-    def _stuck(self) -> str:
-        scheduler = self.scheduler
-        request = next(iter(scheduler.waiting or scheduler.running))
-        return (
-            f"request {request.index} ({request.input_tokens} prompt tokens) can never be admitted: "
-            f"{scheduler.pool.free} KV blocks of {scheduler.config.block_size} tokens are free and nothing is running; "
-            "give the cache more blocks, lower max_model_len or lower the watermark"
+    def _tokens_in_flight(self, request: EngineRequest) -> int:
+        """Of the steps that are scheduled and have not ended, in how many `request` samples a token.
+
+        These are the last one or, under async scheduling, the last two: then the next schedule point is where the one
+        before the last ends.
+        """
+        now, end_s = self.env.now, self._end_s
+        if request not in self.scheduler.running or not request.decoding or request.paused:
+            return int(request.last_token_s >= now)  # it was in no step since
+        if end_s < now:
+            return 0
+        if any(due_s < end_s and request in finishing for due_s, finishing in self._completions):
+            return 1  # its last token comes before the last step
+        resumed = end_s == self._resumed_s and request in self._resumed
+        two_steps = self._async and self._wake_s < end_s and not resumed
+        return min(2 if two_steps else 1, self.scheduler.sampled_tokens(request))
+
+    def publish_kv_events(self, index: KvIndex) -> None:
+        """Tell `index` from now on which content becomes hittable here and which is evicted.
+
+        To be called before the first request. Prompts are told when they are scheduled. What decoding does, evictions
+        among it, is told step by step in exact mode; in fast mode when a stretch ends, or later where it matters to
+        nobody in this engine.
+        """
+        env = self.env
+        self.scheduler.pool.listen(
+            lambda content, lo, hi: index.stored(content, lo, hi, env.now),
+            lambda content, lo, hi: index.removed(content, lo, hi, env.now),
         )
 
-    # -- stretches ----------------------------------------------------------------------------------------------------
+    # -- what happens to it -------------------------------------------------------------------------------------------
 
-    def _begin_stretch(self, start_s: float) -> bool:
-        """Look ahead from the schedule point `start_s`: if the steps from there only decode, plan them as one."""
-        scheduler = self.scheduler
-        steps, points = scheduler.decode_run()
-        if not steps:
+    def abort(self, request: EngineRequest) -> bool:
+        """The client of `request` has gone. Returns False, and does nothing, if the request is not in the engine.
+
+        As in vLLM it leaves at the next schedule point, before outputs that arrive there are processed: its blocks are
+        freed, and no part of it is reported any more, not even a last token that is in flight. Steps already scheduled
+        are carried out with it. `request.generated_tokens` says what the client got; if it got nothing, a first token
+        that was announced to the observer never arrives.
+        """
+        if not self.scheduler.holds(request):
             return False
-        group = scheduler.group
-        size = group.size
-        decode_line, schedule_at = self._decode_line, self._schedule_at  # (a call of an attribute is slower than both)
-        intercept_s, slope_s = decode_line(size)
-        base_s = self._end_s
-        if base_s < start_s:
-            self.idle_s += start_s - base_s
-            base_s = start_s
-        half_s = slope_s * size * 0.5
-        linear_s = intercept_s + slope_s * (group.offsets + size * (group.steps + 1)) - half_s
-        self._stretch = Stretch(start_s, base_s, steps, linear_s, half_s, self._lag)
-        self._points = points
-        points -= self._lag
-        self._wake_s = at_s = base_s + points * (linear_s + half_s * points)
-        schedule_at(self._wake, AFTER_ARRIVALS, at_s)
+        request.generated_tokens = self.generated_tokens(request)
+        self._at_next_point(partial(self._take_out, request))
         return True
 
-    def _take_stretch(self, stretch: Stretch) -> None:
-        """Carry out the stretch up to where it was cut.
+    def slow_down(self, factor: float) -> None:
+        """Steps scheduled from the next schedule point on take `factor` times as long as usual (1.0: as usual)."""
+        if not (isfinite(factor) and factor > 0):
+            raise SimulationError(f"slow_down: the factor must be a positive number, got {factor}")
+        step_time = self._step_time if factor == 1.0 else ScaledStepTime(self._step_time, factor)
+        self._at_next_point(partial(self._take_step_time, step_time))
 
-        One schedule point more than it has steps: under async scheduling the next step of the others is scheduled
-        before the last tokens of those who stop have arrived. That step is the first of the next stretch.
+    def halt(self) -> list[EngineRequest]:
+        """The engine dies now, for good. Returns the unfinished requests, RUNNING before WAITING, each in its order.
+
+        Each has its `generated_tokens`; requests whose clients have gone are not among them. Steps that were scheduled
+        stay counted with their tokens, the seconds they were not carried out do not. Nothing may be submitted any more.
         """
-        self._stretch = None
-        steps = self._points
-        if steps > stretch.steps:
-            steps = stretch.steps
-        elif not steps:
-            return
-        linear_s, half_s = stretch.linear_s, stretch.half_s
+        self.settle()
+        self._make_changes()
         scheduler = self.scheduler
-        group = scheduler.group
-        size = group.size
-        self._end_s = end_s = stretch.base_s + steps * (linear_s + half_s * steps)
-        self.steps += steps
-        self.output_tokens += steps * size
-        gaps = self._gaps
-        gaps((linear_s + half_s, linear_s + half_s * (2 * steps - 1), steps, size))
-        if not scheduler.roomy:
-            scheduler.take_blocks(steps)
-        group.steps = reached = group.steps + steps
-        if reached == group.next_stop:
-            self._completions.append((end_s, scheduler.leave()))
+        unfinished = [*scheduler.running, *scheduler.waiting]
+        for request in unfinished:
+            request.generated_tokens = self.generated_tokens(request)
+        for request in unfinished:
+            scheduler.abort(request)
+        self._completions.clear()
+        self._end_s = min(self._end_s, self.env.now)
+        self._idle = True
+        self._wake_s = NEVER
+        self._wake.ring = self._stay_dead
+        return unfinished
 
-    def _drain(self) -> None:
-        """One step of those who go on, scheduled while the last tokens of others are in flight."""
-        scheduler = self.scheduler
-        group = scheduler.group
-        size = group.size
-        intercept_s, slope_s = self._decode_line(size)
-        duration_s = intercept_s + slope_s * (group.offsets + size * (group.steps + 1))
-        self._end_s += duration_s
-        self.steps += 1
-        self.output_tokens += size
-        self._gaps((duration_s, duration_s, 1, size))
-        if not scheduler.roomy:
-            scheduler.take_blocks(1)
-        group.steps += 1
-        if group.steps == group.next_stop:
-            self._completions.append((self._end_s, scheduler.leave()))
+    def _stay_dead(self, now: float) -> None:
+        if self.scheduler.has_requests:
+            raise SimulationError(f"a request reached an engine that was halted, at {now} s: submit it elsewhere")
+
+    def _at_next_point(self, change: Callable[[], object]) -> None:
+        """Make `change` at the next schedule point, or now if the engine is idle."""
+        if self._idle:
+            change()
+            return
+        self.settle()
+        self._changes.append(change)
+        self._wake.ring = self._on_wake_to_change
+        if self._wake_s == self.env.now:  # an observer may be asking from within this schedule point
+            self._schedule_at(StandingEvent(self.env, self._settle_for_change), AFTER_SCHEDULES, self.env.now)
+
+    def _settle_for_change(self, now: float) -> None:
+        """The schedule point of this instant has been: a change that came too late for it is for the next."""
+        if self._idle:
+            self._make_changes()
+        elif self._changes:
+            self.settle()
+
+    def _on_wake_to_change(self, now: float) -> None:
+        """A schedule point at which something changes first."""
+        if now != self._wake_s:
+            return
+        self._make_changes()
+        self._on_wake(now)
+        if self._idle and self._end_s > now:  # nobody is left, but a step of those who have gone is still executing
+            self._idle = False
+            self._wake_at(self._end_s)
+
+    def _make_changes(self) -> None:
+        self._wake.ring = self._on_wake
+        changes, self._changes = self._changes, []
+        for change in changes:
+            change()
+
+    def _take_out(self, request: EngineRequest) -> None:
+        """An aborted request leaves."""
+        self.scheduler.abort(request)
+        for _, finishing in self._completions:
+            if request in finishing:
+                finishing.remove(request)

@@ -31,6 +31,9 @@ class PriorityQueue:
     def __len__(self) -> int:
         return len(self._heap)
 
+    def __contains__(self, request: EngineRequest) -> bool:
+        return any(item[1] is request for item in self._heap)
+
     def __iter__(self) -> Iterator[EngineRequest]:
         return (request for _, request in sorted(self._heap, key=lambda item: item[0]))
 

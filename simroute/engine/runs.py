@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from simroute.engine.blocks import NO_HIT, Hit
+from simroute.engine.blocks import NO_HIT, ContentChange, Hit
 from simroute.engine.sequence import EngineRequest
 
 ANONYMOUS = -1 << 62
@@ -54,6 +54,8 @@ class RunPool:
         self._unhashed = self.usable
         self._cached: dict[int, list[Run]] = {}  # oldest first: vLLM hits the oldest of equal blocks
         self._ends = Run(ANONYMOUS, 0, 0, 0)
+        self._on_stored: ContentChange | None = None
+        self._on_removed: ContentChange | None = None
 
     @property
     def lists_content(self) -> bool:
@@ -87,8 +89,8 @@ class RunPool:
             found += got
             if got < wanted:
                 break
-        if found == request.content_blocks and max_blocks > found:
-            found = self._cover(-1 - request.index, found, max_blocks, pieces)
+        if request.preemptions and found == request.content_blocks and max_blocks > found:
+            found = self._cover(request.own_key, found, max_blocks, pieces)
         if not found:
             return NO_HIT
         return Hit(found, sum(b - a for run, a, b in pieces if not run.ref), tuple(pieces))
@@ -124,6 +126,8 @@ class RunPool:
             size = run.hi - run.lo
             if size > blocks:
                 run.hi -= blocks
+                if self._on_removed is not None:
+                    self._tell(self._on_removed, run.key, run.hi, run.hi + blocks)
                 return
             blocks -= size
             run.prev.next, run.next.prev = run.next, run.prev
@@ -145,6 +149,8 @@ class RunPool:
             content = request.prefix_ids[k]
             hi = min(per_id, end - k * per_id)
             runs = self._cached.setdefault(content, [])
+            if self._on_stored is not None:
+                self._tell(self._on_stored, content, lo, hi)
             if lo and held and len(runs) == 1 and runs[0] is held[-1] and runs[0].ref == 1 and runs[0].hi == lo:
                 runs[0].hi = hi  # it goes on writing what nobody else holds or has
             else:
@@ -153,20 +159,20 @@ class RunPool:
                 held.append(run)
             done = k * per_id + hi
 
-    def release(self, request: EngineRequest) -> None:
+    def release(self, request: EngineRequest, comes_back: bool = False) -> None:
         """See KVPool."""
         cached, held = request.num_cached_blocks, request.blocks
         unhashed = request.num_blocks - cached
         self._unhashed += unhashed
         self.free += unhashed
         own_lo = request.content_blocks
-        if held and held[-1].key == -1 - request.index:  # it came back to a part of its own tail
+        if request.preemptions and held and held[-1].key == request.own_key:  # it came back to a part of its own tail
             own_lo = held[-1].hi
         if cached > own_lo:
-            if request.drained:
+            if not comes_back:
                 self._append_anonymous(cached - own_lo)
-            else:  # preempted: it may come back to what it computed
-                own = Run(-1 - request.index, own_lo, cached, 0)
+            else:
+                own = Run(request.own_key, own_lo, cached, 0)
                 self._cached.setdefault(own.key, []).append(own)
                 self._append(own)
         for run in reversed(held):
@@ -242,5 +248,21 @@ class RunPool:
         if runs is None:  # anonymous
             return
         runs.remove(run)
+        if self._on_removed is not None:
+            self._tell(self._on_removed, run.key, run.lo, run.hi)
         if not runs:
             del self._cached[run.key]
+
+    def listen(self, on_stored: ContentChange, on_removed: ContentChange) -> None:
+        """See KVPool. What decoding writes is told when it is registered, see `DecodeGroup.register_written`."""
+        self._on_stored, self._on_removed = on_stored, on_removed
+
+    def _tell(self, change: ContentChange, key: int, lo: int, hi: int) -> None:
+        """Tell of the blocks `lo`..`hi` of `key`, except those of which there is another copy."""
+        if key < 0:  # one request's own
+            return
+        parts = [(lo, hi)]
+        for run in self._cached[key]:
+            parts = [(a, b) for x, y in parts for a, b in ((x, min(y, run.lo)), (max(x, run.hi), y)) if a < b]
+        for a, b in parts:
+            change(key, a, b)

@@ -1,4 +1,4 @@
-"""A request inside one engine. Owns `EngineRequest`; may import workload only.
+"""A request inside one engine. Owns `EngineRequest` and `RetriedRequest`; may import workload only.
 
 vLLM brings a request's computed tokens up to its tokens plus output placeholders. Between two calls of `schedule()`
 that difference has a closed form: a request that has sampled owes exactly one token. Two numbers therefore describe
@@ -12,6 +12,9 @@ from typing import Any
 
 from simroute.workload.request import Request
 
+ATTEMPT_STRIDE = 1 << 40
+"""More than there are requests in a trace."""
+
 
 class EngineRequest(Request):
     """A request and its place in one engine.
@@ -24,9 +27,11 @@ class EngineRequest(Request):
     `stop_tokens`: prompt plus answer, clipped by max_model_len. `num_blocks` are held, the first
     `num_cached_blocks` of them full and hittable; `content_blocks` is how many leading blocks have a content id
     (`blocks_per_id` of them an id): the rest is unique to the request.
+    `generated_tokens`: tokens that had arrived when it was aborted or its engine died; set only then.
     """
 
     admission: int  # set on admission
+    generated_tokens: int
     __slots__ = (
         "admission",
         "blocks",
@@ -34,6 +39,7 @@ class EngineRequest(Request):
         "cached_tokens",
         "content_blocks",
         "decoding",
+        "generated_tokens",
         "last_token_s",
         "num_blocks",
         "num_cached_blocks",
@@ -82,6 +88,11 @@ class EngineRequest(Request):
         self.last_token_s = -1.0
 
     @property
+    def own_key(self) -> int:
+        """What its own content goes by in a cache: negative, and no other request's."""
+        return -1 - self.index
+
+    @property
     def sampled(self) -> bool:
         """True once its first token is scheduled."""
         return self.target_tokens > self.input_tokens
@@ -95,3 +106,21 @@ class EngineRequest(Request):
     def drained(self) -> bool:
         """True when its last token is scheduled: nothing is left to compute, the output is still on its way."""
         return self.decoding and self.num_computed_tokens >= self.stop_tokens - 1
+
+
+class RetriedRequest(EngineRequest):
+    """A further attempt (1, 2 ..) of a request, with the same index.
+
+    Content with ids is found wherever it is cached; what an earlier attempt cached of its own is not.
+    """
+
+    __slots__ = ("attempt",)
+
+    def __init__(self, attempt: int, index: int, arrival_s: float, input_tokens: int, max_tokens: int, **more: Any):
+        super().__init__(index, arrival_s, input_tokens, max_tokens, **more)
+        self.attempt = attempt
+
+    @property
+    def own_key(self) -> int:
+        """See EngineRequest."""
+        return -1 - self.index - self.attempt * ATTEMPT_STRIDE

@@ -11,6 +11,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ def run_case(case: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield one record a step for `case`.
 
     `config` holds EngineConfig's fields. A request has `id`, `arrival_step`, `max_tokens`, `prompt` (token ids) or
-    `prompt_segments` ([seed, n, start=0] stands for the tokens seed * 1e6 + start ...), and optionally `priority`
-    and `out_seed` (its k-th answer token is out_seed * 1e6 + k, so that a later prompt can quote it).
+    `prompt_segments` ([seed, n, start=0] stands for the tokens seed * 1e6 + start ...), and optionally `priority`,
+    `out_seed` (its k-th answer token is out_seed * 1e6 + k, so that a later prompt can quote it) and `abort_step`
+    (its client goes while that step executes: it leaves when it is scheduled, before an output is processed).
     Raises UsageError for a config that vLLM refuses or that has unknown keys.
     """
     return _Stepper(case).run()
@@ -60,6 +62,10 @@ class _Stepper:
                 key=lambda item: (item[0], item[1].index),
             )
         )
+        self.aborts: dict[int, list[EngineRequest]] = {}
+        for request in sorted((request for _, request in self.pending), key=attrgetter("index")):
+            if (abort_step := case["requests"][request.index].get("abort_step")) is not None:
+                self.aborts.setdefault(abort_step, []).append(request)
         self.in_flight: deque[tuple[SchedulerOutput, list[str]]] = deque()  # with the ids that sample
         self.flush = False  # finished ids are reported by one more, empty schedule
         self.queries = self.hits = 0
@@ -81,19 +87,29 @@ class _Stepper:
         scheduler = self.scheduler
         record = self._queues(step)
         if scheduler.has_requests or self.flush:
-            self.flush = False
             self._schedule(record)
+            self.flush = self._abort(step)
             if len(self.in_flight) < (2 if self.config.async_scheduling else 1):
                 return record | {"finished": [], "output_tokens": {}, "kv_used_after": scheduler.used_blocks}
         output, samples = self.in_flight.popleft()
         scheduler.update(output.finishing)
-        self.flush = bool(output.finishing)
+        self.flush |= bool(output.finishing)
         record["finished"] = self._ids(output.finishing)
         record["output_tokens"] = dict.fromkeys(samples, 1)
         record["kv_used_after"] = scheduler.used_blocks
         record["prefix"] = {"queries": self.queries, "hits": self.hits}
         self.queries = self.hits = 0
         return record
+
+    def _abort(self, step: int) -> bool:
+        """Those whose clients go in this step leave. Returns whether there are any."""
+        gone = [request for request in self.aborts.get(step, ()) if self.scheduler.abort(request)]
+        names = set(self._ids(gone))
+        for _ in range(len(self.in_flight) if gone else 0):
+            output, samples = self.in_flight.popleft()
+            output.finishing = [request for request in output.finishing if request not in gone]
+            self.in_flight.append((output, [name for name in samples if name not in names]))
+        return bool(gone)
 
     def _ids(self, requests: Iterable[EngineRequest]) -> list[str]:
         return [self.names[request.index] for request in requests]

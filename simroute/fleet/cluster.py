@@ -1,33 +1,47 @@
 """A router in front of pools of replicas, replaying a trace on SimPy's clock. Owns `simulate`.
 
-May import fleet's other files, engine, policy, results, workload, errors and simpy.
+`Cluster` holds what all its parts share. Requests come from `clients`, go through `direct` (a fleet that never
+changes) or `gateway` (one that lives) to the replicas in their places (`slot`), which `lifecycle` changes.
+May import fleet's other files, engine, policy, results, workload, errors, rng and simpy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import simpy
-from simpy.events import NORMAL
 
-from simroute.engine.clock import Clock, StandingEvent
+from simroute import rng
+from simroute.engine.clock import Clock
+from simroute.engine.kv_index import KvIndex
 from simroute.engine.replica import Replica
 from simroute.engine.sequence import EngineRequest
-from simroute.errors import SimulationError, UsageError
+from simroute.errors import SimrouteError, SimulationError, UsageError
 from simroute.fleet.arrivals import Arrivals, check_block_size
+from simroute.fleet.autoscale import keep_scaling
+from simroute.fleet.clients import OpenLoop, Sessions, Users
+from simroute.fleet.direct import Direct
+from simroute.fleet.external import ExternalReplica
+from simroute.fleet.failures import keep_failing
+from simroute.fleet.gateway import Gateway
+from simroute.fleet.lifecycle import Lifecycle
+from simroute.fleet.options import FleetOptions
 from simroute.fleet.pool import Pool
 from simroute.fleet.recorder import BUFFERED_GAPS, Recorder
-from simroute.fleet.scrape import ScrapedReplica
+from simroute.fleet.scrape import ScrapedReplica, Signal, same_signal, scrape
+from simroute.fleet.slot import Slot
 from simroute.fleet.timeline import TimelineSampler
+from simroute.policy.context import Membership
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.run import FleetRun, ReplicaTotals
 from simroute.workload.trace import Trace
 
 LOOKS = 1000
 """How often, while the trace arrives, progress is reported and `stop` is asked."""
-TOO_LONG = "prompt does not fit max_model_len"
 
 Events = Generator[simpy.Event, None, None]
+Ask = Callable[[EngineRequest, Sequence[ScrapedReplica]], Any]
 
 
 def simulate(
@@ -37,7 +51,8 @@ def simulate(
     *,
     policy_name: str,
     seed: int,
-    scrape_interval_s: float = 0.0,
+    members: Membership | None = None,
+    options: FleetOptions | None = None,
     exact: bool = False,
     horizon_s: float | None = None,
     samples: int = 1000,
@@ -46,191 +61,196 @@ def simulate(
 ) -> FleetRun:
     """Replay `trace` through `pools` under `policy` until the last request ends (or `horizon_s`).
 
-    `scrape_interval_s` is how often the router reads the replicas' metrics (0: it always knows them). `exact` runs
-    the engines step by step: the same times, slower. About `samples` points of the timeline are kept. `progress` is
-    called with the fraction of arrivals seen; when `stop` returns true the run ends early, marked interrupted.
+    `members` is what the policy knows of which replicas are up (left out: they always are); `options` how the fleet
+    lives (left out: nothing changes, and the router always knows all metrics). `exact` runs the engines step by step:
+    the same times, slower. About `samples` points of the timeline are kept. `progress` is called with the fraction of
+    arrivals seen; when `stop` returns true the run ends early, marked interrupted.
     Raises UsageError for an empty fleet or block sizes that do not fit the trace, SimulationError when a request can
-    never be admitted.
+    never be admitted or the policy fails.
     """
     if not pools:
         raise UsageError("the fleet has no pools: give at least one")
     for pool in pools:
-        if pool.engine.enable_prefix_caching:
+        if pool.engine.enable_prefix_caching and pool.external is None:
             check_block_size(trace, pool.engine.block_size)
-    cluster = _Cluster(trace, pools, policy, scrape_interval_s, exact, samples, progress, stop)
-    end_s = cluster.run(horizon_s)
-    return cluster.result(policy_name, seed, end_s, horizon_s)
+    members = members or Membership(True for pool in pools for _ in range(pool.places))
+    cluster = Cluster(trace, pools, policy, policy_name, seed, members, options or FleetOptions(), exact, samples)
+    cluster.watch(progress, stop)
+    cluster.run(horizon_s)
+    return cluster.result(policy_name, horizon_s)
 
 
-class _Cluster:
-    """One simulation: the clock, the replicas, what the router sees and what is recorded."""
+class Cluster:
+    """One simulation: the clock, the places, what the router sees and what is recorded."""
 
     def __init__(
         self,
         trace: Trace,
         pools: Sequence[Pool],
         policy: RoutingPolicy,
-        scrape_interval_s: float,
+        policy_name: str,
+        seed: int,
+        members: Membership,
+        options: FleetOptions,
         exact: bool,
         samples: int,
-        progress: Callable[[float], None] | None,
-        stop: Callable[[], bool] | None,
     ) -> None:
         self.trace = trace
+        self.seed = seed
+        self.members = members
+        self.options = options
         self.env = env = Clock()
-        self.choose = policy.choose
         self.recorder = Recorder(trace)
-        self.replica_of = self.recorder.replica
-        self.finish_s = self.recorder.finish_s
-        self.first_token = self.recorder.first_token_s.__setitem__
-        self.gaps = self.recorder.gaps
-        self.pools = [pool for pool in pools for _ in range(pool.replicas)]  # by replica
-        self.engines = [pool.engine for pool in self.pools]
-        self.replicas = [Replica(env, pool.engine, pool.step_time, self, exact=exact) for pool in self.pools]
-        self.snapshots = [
-            ScrapedReplica(number, pool.variant, replica, live=scrape_interval_s <= 0)
-            for number, (pool, replica) in enumerate(zip(self.pools, self.replicas, strict=True))
-        ]
-        self.doors = list(zip(self.engines, self.snapshots, self.replicas, strict=True))
-        self.progress = progress
-        self.stop = stop
-        self.outstanding = 0
-        self.arriving = True
+        self.arrivals = Arrivals(trace, only_shared=not exact)
+        self.slots = self._places(pools)
+        self.snapshots = [slot.snapshot for slot in self.slots]
+        self.life = Lifecycle(env, self.slots, members, self._boot, self._lost)
         self.interrupted = False
         self.over = env.event()
-        self.arrivals = Arrivals(trace, only_shared=not exact)
-        self.sampler = TimelineSampler(env, self.replicas, trace.arrival_s, samples)
-        self.requests = iter(self.arrivals)
-        self.next_request = next(self.requests, None)
-        self.arrival = StandingEvent(env, self._arrive)
-        env.schedule(self.arrival, NORMAL)
-        env.process(self._watch())
-        if scrape_interval_s > 0:
-            env.process(self._scrape(scrape_interval_s))
+        self._exact = exact
+        self._kv_events = getattr(policy, "reads_kv_events", False)
+        self._policy_name = policy_name
+        living = not options.plain or any(pool.external or pool.places > pool.replicas for pool in pools)
+        counting = getattr(policy, "counts_tokens", False) or hasattr(policy, "review")
+        self.gateway = Gateway(self, policy, options) if living or counting else None
+        self.front = self.gateway or Direct(self, policy)
+        counts = self.gateway.counts if self.gateway is not None else None
+        self.sampler = TimelineSampler(env, self.slots, trace.arrival_s, samples, counts)
+        if self.gateway is not None:
+            keep_failing(self, self.gateway, options.failures)
+            for name, scaling in options.scaling.items():
+                keep_scaling(self, self.gateway, name, scaling)
+        self.life.begin()
+        self.source = self._source(options)
+        scrape(env, self.snapshots, options.signals, rng.stream(seed, "scrape"))
 
-    def run(self, horizon_s: float | None) -> float:
-        """Run to the end; returns the clock there."""
+    def _places(self, pools: Sequence[Pool]) -> list[Slot]:
+        slots: list[Slot] = []
+        for pool in pools:
+            signals = self.options.signals if pool.external is None else same_signal(Signal())
+            for ordinal in range(pool.places):
+                snapshot = ScrapedReplica(len(slots), pool.variant, signals=signals)
+                slots.append(Slot(len(slots), ordinal, pool, snapshot))
+        return slots
+
+    def _source(self, options: FleetOptions) -> OpenLoop | Users | Sessions:
+        env, requests, take = self.env, iter(self.arrivals), self.front.take
+        clients = options.clients
+        if self.gateway is None or not clients.closed:
+            return OpenLoop(env, requests, take, self.see_whether_over)
+        make = Users if clients.users is not None else Sessions
+        sent_s = self.recorder.keep_arrivals()
+        source = make(env, requests, take, self.see_whether_over, sent_s, clients, self.seed)
+        self.gateway.ended = source.ended
+        return source
+
+    def _boot(self, slot: Slot) -> Replica | ExternalReplica:
+        """A fresh replica for a place."""
+        pool = slot.pool
+        if pool.external is not None:
+            return ExternalReplica(self.env, pool.external, self.front, lambda i: rng.stream(self.seed, "external", i))
+        replica = Replica(self.env, pool.engine, pool.step_time, self.front, exact=self._exact)
+        if self._kv_events and pool.engine.enable_prefix_caching:
+            self._publish(slot, replica)
+        return replica
+
+    def _publish(self, slot: Slot, replica: Replica) -> None:
+        """Keep an index of what `replica` caches beside the router, by its KV events."""
+        env, delay_s = self.env, self.options.router.kv_event_delay_s
+        index = KvIndex(slot.pool.engine.block_size, self.trace.prefix_block_tokens, delay_s)
+        replica.publish_kv_events(index)
+        slot.snapshot.hits = lambda request: index.hit_tokens(request, env.now)
+
+    def _lost(self, slot: Slot, requests: list[EngineRequest], reason: str) -> None:
+        if requests:
+            assert self.gateway is not None
+            self.gateway.lost(slot, requests, reason)
+
+    def decide(self, ask: Ask, request: EngineRequest) -> tuple[int, str]:
+        """What `ask` (a method of the policy) answers for `request`.
+
+        Raises SimulationError, naming policy and request, when it fails or sends the request where nobody is.
+        """
+        try:
+            number, reason = ask(request, self.snapshots)
+        except SimrouteError:
+            raise
+        except Exception as error:
+            raise SimulationError(
+                f"policy {self._policy_name}: failed on request {request.index}: {type(error).__name__}: {error}"
+            ) from error
+        if number >= len(self.slots) or (number >= 0 and not self.members[number]):
+            up = [slot.number for slot in self.slots if self.members[slot.number]]
+            raise SimulationError(
+                f"policy {self._policy_name}: sent request {request.index} to replica {number}, which is not ready: "
+                f"it must choose one of {', '.join(map(str, up)) or 'none (reject it)'}"
+            )
+        return number, reason
+
+    def see_whether_over(self) -> None:
+        """The run ends when nothing is under way and nothing will come."""
+        if not self.front.outstanding and self.source.done and not self.over.triggered:
+            self.over.succeed()
+
+    def run(self, horizon_s: float | None) -> None:
+        """Run to the end."""
         env = self.env
         if horizon_s is not None:
             deadline = env.timeout(max(horizon_s, 0.0))
             env.run_to(self.over | deadline)
         else:
             env.run_to(self.over)
-        return float(env.now)
 
-    def finished(self, request: EngineRequest, at_s: float) -> None:
-        """See Observer: the router learns it at once, the response having passed through it."""
-        index = request.index
-        self.finish_s[index] = at_s
-        if request.cached_tokens or request.preemptions:
-            self.recorder.history(request)
-        self.snapshots[self.replica_of[index]].in_flight -= 1
-        self.outstanding -= 1
-        if not self.outstanding and not self.arriving:
-            self._end()
+    def watch(self, progress: Callable[[float], None] | None, stop: Callable[[], bool] | None) -> None:
+        """From time to time: flush, report progress, and see whether to stop."""
+        self.env.process(self._watch(progress, stop))
 
-    def _arrive(self, now: float) -> None:
-        """The next request of the trace arrives, and all others of the same instant."""
-        request = self.next_request
-        while request is not None:
-            if request.arrival_s > now:
-                self.next_request = request
-                self.env.schedule_at(self.arrival, NORMAL, request.arrival_s)
-                return
-            number, reason = self.choose(request, self.snapshots)
-            if number < 0:
-                self.recorder.rejected(request, reason)
-            else:
-                self._admit(request, number)
-            request = next(self.requests, None)
-        self.next_request = None
-        self.arriving = False
-        if not self.outstanding:
-            self._end()
-
-    def _admit(self, request: EngineRequest, number: int) -> None:
-        """`request` goes to replica `number`."""
-        try:
-            engine, snapshot, replica = self.doors[number]
-        except IndexError:
-            raise SimulationError(f"the policy chose replica {number}, but there are {len(self.doors)}") from None
-        self.replica_of[request.index] = number
-        if request.input_tokens >= engine.max_model_len:  # vLLM answers HTTP 400
-            self.recorder.rejected(request, TOO_LONG)
-            return
-        if request.prefix_ids and engine.enable_prefix_caching:
-            self.arrivals.describe(request, engine.block_size)
-        self.outstanding += 1
-        snapshot.in_flight += 1
-        replica.submit(request)
-
-    def _end(self) -> None:
-        if not self.over.triggered:
-            self.over.succeed()
-
-    def _watch(self) -> Events:
-        """From time to time: flush, report, and see whether to stop; less often the longer it lasts."""
+    def _watch(self, progress: Callable[[float], None] | None, stop: Callable[[], bool] | None) -> Events:
+        """Less often the longer it lasts."""
         interval_s = max(float(self.trace.arrival_s[-1]) / LOOKS, 1e-3) if len(self.trace) else 1.0
         while True:
             for _ in range(LOOKS):
                 self.recorder.flush(BUFFERED_GAPS)
-                if self.progress is not None and self.next_request is not None:
-                    self.progress(self.next_request.index / len(self.trace))
-                if self.stop is not None and self.stop():
+                if progress is not None and not self.source.done:
+                    progress(self.source.sent / len(self.trace))
+                if stop is not None and stop():
                     self.interrupted = True
-                    self._end()
+                    if not self.over.triggered:
+                        self.over.succeed()
                     return
                 yield self.env.timeout(interval_s)
             interval_s *= 2
 
-    def _scrape(self, interval_s: float) -> Events:
-        while True:
-            for snapshot in self.snapshots:
-                snapshot.refresh()
-            yield self.env.timeout(interval_s)
-
-    def result(self, policy_name: str, seed: int, end_s: float, horizon_s: float | None) -> FleetRun:
+    def result(self, policy_name: str, horizon_s: float | None) -> FleetRun:
         """Everything recorded, as arrays."""
-        recorder = self.recorder
-        totals = [self._totals(number) for number in range(len(self.replicas))]
+        recorder, end_s = self.recorder, float(self.env.now)
+        totals = [self._totals(slot, end_s) for slot in self.slots]
         recorder.flush()
         return FleetRun(
             trace=self.trace,
             policy=policy_name,
-            seed=seed,
-            **recorder.columns(end_s, self.pools),
-            reject_reasons=tuple(recorder.reject_reasons),
+            seed=self.seed,
+            **recorder.columns(end_s, [slot.pool for slot in self.slots]),
             itl=recorder.itl,
             timeline=self.sampler.timeline(),
             replicas=totals,
             end_s=end_s,
             horizon_s=horizon_s,
             interrupted=self.interrupted,
+            events=tuple(self.life.events) if self.gateway is not None else (),
         )
 
-    def _totals(self, number: int) -> ReplicaTotals:
-        pool, replica = self.pools[number], self.replicas[number]
-        replica.settle()
-        scheduler = replica.scheduler
-        for request in (*scheduler.running, *scheduler.waiting):
-            self.recorder.history(request)
-            if request not in scheduler.running and not request.preemptions:
-                self.recorder.never_admitted(request)
-        caching = pool.engine.enable_prefix_caching
-        queried_tokens, hit_tokens = self.recorder.prefix_tokens(number) if caching else (0, 0)
-        return ReplicaTotals(
-            replica=number,
-            pool=pool.name,
-            gpu=pool.variant.gpu,
-            gpus=pool.gpus_per_replica,
-            usd_per_hour=pool.variant.usd_per_hour,
-            estimated=pool.step_time.estimated,
-            num_gpu_blocks=pool.engine.num_gpu_blocks,
-            busy_s=replica.busy_s,
-            steps=replica.steps,
-            prefill_tokens=replica.prefill_tokens,
-            output_tokens=replica.output_tokens,
-            preemptions=scheduler.preemptions,
-            prefix_queried_tokens=queried_tokens,
-            prefix_hit_tokens=hit_tokens,
-        )
+    def _totals(self, slot: Slot, end_s: float) -> ReplicaTotals:
+        """The sums of a place, with what is unfinished there put on record."""
+        replica = slot.replica
+        if replica is not None:
+            replica.settle()
+        if isinstance(replica, Replica):
+            scheduler = replica.scheduler
+            for request in (*scheduler.running, *scheduler.waiting):
+                self.recorder.history(request)
+                if request not in scheduler.running and not request.preemptions:
+                    self.recorder.never_admitted(request)
+        slot.bank()
+        caching = slot.pool.engine.enable_prefix_caching and slot.pool.external is None
+        return slot.totals(end_s, self.recorder.prefix_tokens(slot.number) if caching else (0, 0))

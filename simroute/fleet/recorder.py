@@ -3,6 +3,7 @@ results and workload."""
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from simroute.workload.trace import Trace
 
 NOT_ASKED = -1
 """Cached tokens of a request that has not been admitted."""
+NAN = float("nan")
 BUFFERED_GAPS = 1 << 15
 """Rows of gaps kept until they go into the histogram."""
 
@@ -29,18 +31,33 @@ class Recorder:
     def __init__(self, trace: Trace) -> None:
         requests = len(trace)
         self._trace = trace
-        nan = array("d", [float("nan")])
+        nan = array("d", [NAN])
         self.first_token_s = nan * requests
         self.finish_s = nan * requests
         self.status = array("b", [Status.UNFINISHED]) * requests
         self.replica = array("i", [-1]) * requests
         self.preemptions = array("i", [0]) * requests
         self.cached_tokens = array("q", [0]) * requests
-        self.reject_code = array("b", [-1]) * requests
-        self.reject_reasons: list[str] = []
+        self.reason_code = array("b", [-1]) * requests
+        self.reasons: list[str] = []
         self.itl = ItlHistogram()
+        self.sent_s: array[float] | None = None
+        self.left_s: array[float] = array("d")
+        self.attempts: array[int] | None = None
         self._gaps: list[float] = []  # first_s, last_s, steps, seqs of one run of gaps after another
         self.gaps = self._gaps.extend  # see Observer: called for every stretch of steps
+
+    def keep_attempts(self) -> array[int]:
+        """Count from now on how often each request is sent, and note when those leave that get no answer."""
+        requests = len(self._trace)
+        self.left_s = array("d", [NAN]) * requests
+        self.attempts = array("h", [0]) * requests
+        return self.attempts
+
+    def keep_arrivals(self) -> array[float]:
+        """Note when each request really arrives (inf: never), the trace's times being no more than a plan."""
+        self.sent_s = array("d", [math.inf]) * len(self._trace)
+        return self.sent_s
 
     def history(self, request: EngineRequest) -> None:
         """What `request` has gone through so far."""
@@ -51,15 +68,16 @@ class Recorder:
         """`request` waits to the end: nobody has looked for its prompt."""
         self.cached_tokens[request.index] = NOT_ASKED
 
-    def rejected(self, request: EngineRequest, reason: str) -> None:
-        """`request` was turned away."""
-        if reason not in self.reject_reasons:
-            self.reject_reasons.append(reason)
-        self.status[request.index] = Status.REJECTED
-        self.reject_code[request.index] = self.reject_reasons.index(reason)
+    def unanswered(self, index: int, status: Status, reason: str) -> None:
+        """Request number `index` ends without an answer."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        self.status[index] = status
+        self.reason_code[index] = self.reasons.index(reason)
+        self.first_token_s[index] = NAN
 
     def columns(self, end_s: float, pools: Sequence[Pool]) -> dict[str, Any]:
-        """FleetRun's columns, with `pools` by replica; what would have happened after `end_s` has not happened."""
+        """FleetRun's columns, with the pool of every place; what would have happened after `end_s` has not happened."""
         first_token_s = np.frombuffer(self.first_token_s, dtype=np.float64)
         first_token_s[first_token_s > end_s] = np.nan
         finish_s = np.frombuffer(self.finish_s, dtype=np.float64)
@@ -79,8 +97,12 @@ class Recorder:
             "replica": replica,
             "preemptions": np.frombuffer(self.preemptions, dtype=np.int32),
             "cached_tokens": np.maximum(self.cached_tokens, 0),
-            "reject_code": np.frombuffer(self.reject_code, dtype=np.int8),
+            "reason_code": np.frombuffer(self.reason_code, dtype=np.int8),
+            "reasons": tuple(self.reasons),
             "generated_tokens": generated,
+            "sent_s": None if self.sent_s is None else np.frombuffer(self.sent_s, dtype=np.float64),
+            "left_s": None if self.attempts is None else np.frombuffer(self.left_s, dtype=np.float64),
+            "attempts": None if self.attempts is None else np.frombuffer(self.attempts, dtype=np.int16),
         }
 
     def _outside_s(self, replica: NDArray[np.int32], pools: Sequence[Pool]) -> Floats:
@@ -93,7 +115,7 @@ class Recorder:
         """(queried, hit) prompt tokens of the requests that `replica` has admitted, each counted once."""
         cached = np.frombuffer(self.cached_tokens, dtype=np.int64)
         admitted = (np.frombuffer(self.replica, dtype=np.int32) == replica) & (cached != NOT_ASKED)
-        admitted &= np.frombuffer(self.reject_code, dtype=np.int8) < 0
+        admitted &= np.frombuffer(self.status, dtype=np.int8) != Status.REJECTED
         return int(self._trace.input_tokens[admitted].sum()), int(cached[admitted].sum())
 
     def flush(self, buffered: int = 0) -> None:

@@ -7,18 +7,19 @@ docs/policies.md. Policies of other packages are found by `loading`. May import 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from simroute.errors import SimrouteError, UsageError, unknown
+from simroute.errors import SimrouteError, UsageError
 from simroute.policy.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
 from simroute.policy.cascade import Cascade
 from simroute.policy.context import PolicyContext
 from simroute.policy.difficulty import DifficultyThreshold
+from simroute.policy.latency import CostAware, JoinShortestExpectedWait, LatencyTarget
 from simroute.policy.length_split import LengthSplit
 from simroute.policy.loading import NoOptions, imported, is_path, offered
-from simroute.policy.latency import CostAware, JoinShortestExpectedWait, LatencyTarget
+from simroute.policy.options import OptionProblem, problems_in
 from simroute.policy.quant_aware import QuantAware
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.policy.spillover import Spillover
@@ -54,16 +55,6 @@ POLICIES: dict[str, type[Any]] = {
 """Every built-in policy by name: a class with `Options` (a frozen model) and `__init__(options, context)`."""
 
 
-class OptionProblem(NamedTuple):
-    """One wrong option: the keys that lead to it, and what is wrong with it."""
-
-    path: tuple[str | int, ...]
-    message: str
-
-    def __str__(self) -> str:
-        return ": ".join(filter(None, (".".join(map(str, self.path)), self.message)))
-
-
 def policy_class(name: str, also: Iterable[str] = ()) -> type[Any]:
     """The class of policy `name`: built in, imported from a dotted path, or offered by an installed package.
 
@@ -84,9 +75,8 @@ def make_policy(name: str, options: Mapping[str, Any], context: PolicyContext) -
     problems = check_options(name, options)
     if problems:
         raise UsageError("\n".join(f"policy {name}: {problem}" for problem in problems))
-    made = _options_of(name).model_validate(dict(options))
     try:
-        policy: RoutingPolicy = policy_class(name)(made, context)
+        policy: RoutingPolicy = policy_class(name)(_options_of(name).model_validate(dict(options)), context)
     except SimrouteError:
         raise
     except Exception as error:
@@ -102,11 +92,12 @@ def check_options(name: str, options: Mapping[str, Any]) -> list[OptionProblem]:
 
     Raises UsageError for its name.
     """
-    try:
-        made = _options_of(name).model_validate(dict(options))
-    except ValidationError as error:
-        return [_problem(name, dict(e)) for e in error.errors(include_url=False)]
-    chosen = ((key, getattr(made, key)) for key in type(made).model_fields)
+    model = _options_of(name)
+    problems = problems_in(model, options)
+    if problems:
+        return problems
+    made = model.model_validate(dict(options))
+    chosen = ((key, getattr(made, key)) for key in model.model_fields)
     return [problem for key, value in chosen if isinstance(value, PolicyChoice) for problem in _inner(key, value)]
 
 
@@ -127,18 +118,3 @@ def _inner(key: str, chosen: PolicyChoice) -> list[OptionProblem]:
     except UsageError as error:
         return [OptionProblem((key, "name"), str(error))]
     return [OptionProblem((key, "options", *problem.path), problem.message) for problem in found]
-
-
-def _problem(name: str, error: Mapping[str, Any]) -> OptionProblem:
-    path = tuple(error["loc"])
-    if error["type"] == "extra_forbidden":
-        return OptionProblem(path, unknown("option", str(path[-1]), _option_names(name, nested=len(path) > 1)))
-    got = "" if error["type"] in ("missing", "value_error") else f", got {error['input']!r}"
-    return OptionProblem(path, error["msg"].removeprefix("Value error, ") + got)
-
-
-def _option_names(name: str, *, nested: bool) -> list[str]:
-    """The options of policy `name`, or those of the models inside it."""
-    schema = options_schema(name)
-    models = schema.get("$defs", {}).values() if nested else [schema]
-    return [option for model in models for option in model.get("properties", {})]

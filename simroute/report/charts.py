@@ -71,7 +71,7 @@ def _cdfs(data: ReportInput) -> Iterator[Chart]:
 def _loads(data: ReportInput) -> Iterator[Chart]:
     loads = [load(run) for _, run in data.results]
     end_s = max((float(run.timeline.t_s.max(initial=0.0)) for _, run in data.results), default=0.0)
-    traffic_s = max((float(run.trace.arrival_s.max(initial=0.0)) for _, run in data.results), default=0.0)
+    traffic_s = max((float(run.arrival_s.max(initial=0.0)) for _, run in data.results), default=0.0)
     shown_s = min(end_s, _LONGEST_DRAIN * traffic_s) or end_s
     unit_s, unit = time_unit(shown_s)
     note = f"first {shown_s / unit_s:.3g} of {end_s / unit_s:.3g} {unit}" if shown_s < end_s else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from simroute.results import compare
 from simroute.results.compare import Summary
 from simroute.results.intervals import LEVEL, value_at
@@ -85,10 +87,10 @@ def span(duration_s: float) -> str:
 
 def traffic(names: Sequence[str], run: FleetRun) -> str:
     """What was replayed, in one sentence: the traces' names, and requests and span up to the horizon."""
-    arrival_s = run.trace.arrival_s
+    arrival_s = run.arrival_s
     if run.horizon_s is not None:
         arrival_s = arrival_s[arrival_s <= run.horizon_s]
-    duration_s = float(arrival_s[-1] - arrival_s[0]) if len(arrival_s) else 0.0
+    duration_s = float(np.ptp(arrival_s[np.isfinite(arrival_s)])) if len(arrival_s) else 0.0
     named = f"{' + '.join(names)}: " if names else ""
     return f"{named}{len(arrival_s):,} requests over {span(duration_s)}"
 

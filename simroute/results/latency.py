@@ -32,8 +32,8 @@ class Latencies:
 def latencies(run: FleetRun) -> Latencies:
     """TTFT, TPOT and E2E of every request of `run`."""
     completed = run.status == Status.COMPLETED
-    ttft_s = np.where(completed, run.first_token_s - run.trace.arrival_s, math.nan)
-    e2e_s = np.where(completed, run.finish_s - run.trace.arrival_s, math.nan)
+    ttft_s = np.where(completed, run.first_token_s - run.arrival_s, math.nan)
+    e2e_s = np.where(completed, run.finish_s - run.arrival_s, math.nan)
     gaps = (generated_tokens(run) - 1).astype(np.float64)
     gaps[gaps < 1] = math.nan
     return Latencies(ttft_s, (e2e_s - ttft_s) / gaps, e2e_s)

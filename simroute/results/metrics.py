@@ -51,12 +51,12 @@ def summarise(
     `SIGNIFICANT_DIGITS`; what is undefined (no completed request, say) is None, never NaN.
     """
     times = latencies(run)
-    arrived = run.trace.arrival_s <= run.end_s
+    arrived = run.arrival_s <= run.end_s
     met = _met(run, times, slo)
     label = stability(run)
     top = _sound_top(run, times, arrived, label)
     completed_tokens = _completed_tokens(run)
-    gpu_seconds = sum(r.gpus for r in run.replicas) * run.end_s
+    gpu_seconds = sum(r.gpus * r.billed_s for r in run.replicas)
     beyond = extrapolated(run, step_times)
     beyond_range = [f"pool {pool}: {reason}" for pool, reasons in beyond.items() for reason in reasons]
     summary = {
@@ -68,7 +68,10 @@ def summarise(
         "extrapolated_month": _traffic_s(run) < SECONDS_PER_WEEK,
         "duration_s": run.end_s,
         "requests": _request_counts(run, arrived),
-        "reject_reasons": _reject_reasons(run),
+        "reject_reasons": _reasons(run, Status.REJECTED),
+        "failure_reasons": _reasons(run, Status.FAILED),
+        "cancel_reasons": _reasons(run, Status.CANCELLED),
+        "attempts": int(run.attempts.sum()) if run.attempts is not None else _sent(run),
         **_latency_statistics(times, top),
         "itl_s": _sound(itl_statistics(run.itl), top),
         "slo_attainment": _ratio(met.sum(), arrived.sum()),
@@ -78,7 +81,8 @@ def summarise(
         "prefix_hit_rate": _prefix_hit_rate(run.replicas),
         "kv_usage": _kv_usage(run, range(len(run.replicas))),
         "gpu_busy": _ratio(sum(r.busy_s * r.gpus for r in run.replicas), gpu_seconds),
-        "gpus": sum(r.gpus for r in run.replicas),
+        "gpus": _mean_gpus(run.replicas, run.end_s),
+        "fleet": _fleet(run),
         **_cost(run.replicas, run.end_s, int(completed_tokens.sum())),
         "quality": _quality(run, quality, quality_floor),
         "by_class": _by_group(run, times, met, arrived, top, run.trace.class_code, run.trace.class_names),
@@ -125,7 +129,7 @@ def _sound_top(run: FleetRun, times: Latencies, arrived: Bools, label: Stability
     if not unfinished.any():
         return 1.0
     usual_s = statistics(times.e2e_s)["p99"]
-    age_s = run.end_s - run.trace.arrival_s[unfinished]
+    age_s = run.end_s - run.arrival_s[unfinished]
     late = int(np.count_nonzero(~(age_s <= usual_s)))
     return 1.0 - late / (late + int(np.count_nonzero(run.status == Status.COMPLETED)))
 
@@ -143,7 +147,8 @@ def _latency_statistics(times: Latencies, top: float) -> dict[str, dict[str, flo
 
 def _traffic_s(run: FleetRun) -> float:
     """Seconds of traffic that were replayed: from 0 to the last arrival."""
-    return min(float(run.trace.arrival_s[-1]), run.end_s) if len(run.trace) else 0.0
+    came = run.arrival_s[run.arrival_s <= run.end_s]
+    return float(came.max(initial=0.0))
 
 
 def _ratio(part: Any, whole: Any) -> float:
@@ -153,13 +158,19 @@ def _ratio(part: Any, whole: Any) -> float:
 def _request_counts(run: FleetRun, among: Bools) -> dict[str, int]:
     """How the requests `among` (a mask) ended."""
     ended = np.bincount(run.status[among], minlength=len(Status))
-    names = {s.name.lower(): int(ended[s]) for s in (Status.COMPLETED, Status.REJECTED, Status.UNFINISHED)}
-    return {"arrived": int(ended.sum())} | names
+    order = (Status.COMPLETED, Status.REJECTED, Status.FAILED, Status.CANCELLED, Status.UNFINISHED)
+    return {"arrived": int(ended.sum())} | {status.name.lower(): int(ended[status]) for status in order}
 
 
-def _reject_reasons(run: FleetRun) -> dict[str, int]:
-    codes = run.reject_code[run.status == Status.REJECTED]
-    return {name: n for i, name in enumerate(run.reject_reasons) if (n := int(np.count_nonzero(codes == i)))}
+def _reasons(run: FleetRun, status: Status) -> dict[str, int]:
+    """Why requests ended with `status`, and how many."""
+    codes = run.reason_code[run.status == status]
+    return {name: n for i, name in enumerate(run.reasons) if (n := int(np.count_nonzero(codes == i)))}
+
+
+def _sent(run: FleetRun) -> int:
+    """Requests that were sent to a replica, each once: in a fleet that never changes none is sent again."""
+    return int(np.count_nonzero((run.arrival_s <= run.end_s) & (run.status != Status.REJECTED)))
 
 
 def _prefix_hit_rate(replicas: Sequence[ReplicaTotals]) -> float:
@@ -167,20 +178,49 @@ def _prefix_hit_rate(replicas: Sequence[ReplicaTotals]) -> float:
 
 
 def _kv_usage(run: FleetRun, columns: Sequence[int]) -> dict[str, float]:
-    """Mean and 99th percentile over the samples of these replicas, each sample and replica counting once."""
+    """Mean and 99th percentile over the samples of these replicas, each sample and ready replica counting once."""
     samples = run.timeline.kv_usage[:, list(columns)].astype(np.float64)
+    if run.timeline.ready is not None:
+        samples = samples[run.timeline.ready[:, list(columns)]]
     if not samples.size:
         return {"mean": math.nan, "p99": math.nan}
     return {"mean": float(samples.mean()), "p99": float(np.percentile(samples, 99))}
 
 
 def _cost(replicas: Sequence[ReplicaTotals], duration_s: float, output_tokens: int) -> dict[str, float]:
-    """The bill, busy or not: replicas are rented by the hour."""
-    usd_per_hour = sum(r.usd_per_hour for r in replicas)
-    run_usd = usd_per_hour * duration_s / SECONDS_PER_HOUR
+    """The bill, busy or not: replicas are rented by the hour, and other people's endpoints paid by the token."""
+    run_usd = sum(r.usd for r in replicas)
+    hourly = run_usd / (duration_s / SECONDS_PER_HOUR) if duration_s else sum(r.usd_per_hour for r in replicas)
     return {
-        "cost_usd_per_month": usd_per_hour * HOURS_PER_MONTH,
+        "cost_usd_per_month": hourly * HOURS_PER_MONTH,
         "cost_usd_per_1m_output_tokens": _ratio(run_usd * 1e6, output_tokens),
+    }
+
+
+def _mean_gpus(replicas: Sequence[ReplicaTotals], duration_s: float) -> float:
+    """GPUs that were paid for, averaged over the run: a whole number of a fleet that never changes."""
+    return _whole(_ratio(sum(r.gpus * r.billed_s for r in replicas), duration_s))
+
+
+def _whole(number: float) -> float:
+    """`number`, as a whole one if it is one but for rounding."""
+    near = math.isfinite(number) and abs(number - round(number)) < 1e-9
+    return round(number) if near else number
+
+
+def _fleet(run: FleetRun) -> dict[str, Any]:
+    """What happened to the replicas, and how long some of them were up."""
+    ready = run.timeline.ready
+    ours = [number for number, totals in enumerate(run.replicas) if totals.gpus]
+    return {
+        "starts": sum(run.replicas[i].starts for i in ours),
+        "crashes": sum(run.replicas[i].crashes for i in ours),
+        "ready_share": _ratio(
+            sum(run.replicas[i].ready_s for i in ours), sum(run.replicas[i].billed_s for i in ours)
+        ),
+        "without_replica_share": float((~ready[:, ours].any(axis=1)).mean()) if ready is not None and len(ready) else 0.0,
+        "most_held": int(run.timeline.held.max(initial=0)) if run.timeline.held is not None else 0,
+        "token_usd": sum(totals.token_usd for totals in run.replicas),
     }
 
 
@@ -273,8 +313,8 @@ def _by_pool(run: FleetRun, step_times: Mapping[str, StepTimes], beyond: Mapping
         tokens = int(completed_tokens[positions].sum())
         pools[name] = {
             "gpu": members[0].gpu,
-            "replicas": len(members),
-            "gpus": sum(r.gpus for r in members),
+            "replicas": _mean_replicas(members, run.end_s),
+            "gpus": _mean_gpus(members, run.end_s),
             "stability": str(labels[name]),
             "estimated": any(r.estimated for r in members),
             "basis": step_times[name].basis if name in step_times else None,
@@ -284,10 +324,15 @@ def _by_pool(run: FleetRun, step_times: Mapping[str, StepTimes], beyond: Mapping
             "preemptions": sum(r.preemptions for r in members),
             "prefix_hit_rate": _prefix_hit_rate(members),
             "kv_usage": _kv_usage(run, positions),
-            "gpu_busy": _ratio(sum(r.busy_s for r in members), len(members) * run.end_s),
+            "gpu_busy": _ratio(sum(r.busy_s for r in members), sum(r.billed_s for r in members)),
             **_cost(members, run.end_s, tokens),
         }
     return pools
+
+
+def _mean_replicas(members: Sequence[ReplicaTotals], duration_s: float) -> float:
+    """Replicas that took requests, averaged over the run."""
+    return _whole(_ratio(sum(r.ready_s for r in members), duration_s))
 
 
 def _notes(run: FleetRun, label: Stability, top: float) -> list[str]:

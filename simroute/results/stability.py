@@ -57,11 +57,20 @@ def queue_at_arrivals(arrival_s: Floats, first_token_s: Floats) -> NDArray[np.in
     return np.arange(1, len(arrival_s) + 1, dtype=np.int64) - started
 
 
+def _served_s(run: FleetRun) -> Floats:
+    """When each request stopped waiting for its first token: because it came, or because its client left."""
+    if run.left_s is None:
+        return run.first_token_s
+    return np.where(np.isnan(run.first_token_s), run.left_s, run.first_token_s)
+
+
 def _label(run: FleetRun, members: NDArray[np.bool_]) -> Stability:
     """The label of the queue that the requests `members` (a mask) make."""
-    members = members & (run.trace.arrival_s <= run.end_s)
-    arrival_s = run.trace.arrival_s[members]
-    queue = queue_at_arrivals(arrival_s, run.first_token_s[members])
+    rows = np.flatnonzero(members & (run.arrival_s <= run.end_s))
+    if run.sent_s is not None:  # clients that wait for answers do not arrive in the trace's order
+        rows = rows[np.argsort(run.sent_s[rows], kind="stable")]
+    arrival_s = run.arrival_s[rows]
+    queue = queue_at_arrivals(arrival_s, _served_s(run)[rows])
     limit = CHANCE * len(queue) ** 0.5
     if not len(queue) or queue.max() <= limit:
         return Stability.STABLE

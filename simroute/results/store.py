@@ -127,12 +127,13 @@ def request_table(run: FleetRun) -> pyarrow.Table:
     columns = {
         "policy": _labels(np.zeros(n, dtype=np.int32), [run.policy]),
         "request": pa.array(np.arange(n, dtype=np.int32)),
-        "arrival_s": pa.array(trace.arrival_s),
+        "arrival_s": pa.array(run.arrival_s),
         "ttft_s": pa.array(times.ttft_s, from_pandas=True),
         "tpot_s": pa.array(times.tpot_s, from_pandas=True),
         "e2e_s": pa.array(times.e2e_s, from_pandas=True),
         "status": _labels(run.status, [s.name.lower() for s in Status]),
-        "reject_reason": _labels(run.reject_code, run.reject_reasons),
+        "reason": _labels(run.reason_code, run.reasons),
+        "attempts": pa.array(_attempts(run)),
         "pool": _labels(run.replica, pools),
         "replica": pa.array(run.replica, mask=run.replica < 0),
         "class": _labels(trace.class_code, trace.class_names),
@@ -144,6 +145,11 @@ def request_table(run: FleetRun) -> pyarrow.Table:
         "cached_tokens": pa.array(run.cached_tokens),
     }
     return pa.table(columns)
+
+
+def _attempts(run: FleetRun) -> np.typing.NDArray[np.int16]:
+    """How often each request was sent to a replica."""
+    return (run.status != Status.REJECTED).astype(np.int16) if run.attempts is None else run.attempts
 
 
 def _labels(code: np.typing.NDArray[Any], names: Sequence[str]) -> pyarrow.Array:

@@ -5,19 +5,23 @@ May import everything below this room and, of it, models, quality, steptimes and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from simroute.errors import UsageError
 from simroute.fleet.arrivals import check_block_size
+from simroute.fleet.options import FleetOptions
 from simroute.fleet.pool import Pool
 from simroute.policy.capability import QualityRow, TableQuality
-from simroute.policy.context import Targets
-from simroute.policy.routing import PolicyContext, make_policy
+from simroute.policy.context import Membership, PolicyContext, Targets
+from simroute.policy.routing import make_policy
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.slo import Slo, slo_for
 from simroute.rng import stream
+from simroute.scenario.fleet_models import OutageSpec, RouterRestartSpec, StragglerSpec
+from simroute.scenario.living import external_pool, fleet_options, living
 from simroute.scenario.models import PolicySpec, Scenario, Traffic
 from simroute.scenario.quality import Named, given_rows, quality_table
 from simroute.scenario.steptimes import basis_notes
@@ -39,6 +43,7 @@ class Built:
     trace: Trace
     variants: tuple[Variant, ...]
     pools: tuple[Pool, ...]
+    external: tuple[Pool, ...]
     slo: Mapping[str, Slo]
     quality_floor: Mapping[str, float]
     assumptions: tuple[QualityRow, ...]
@@ -46,7 +51,7 @@ class Built:
 
     def quality(self, pool: str, request_class: str) -> tuple[float, float, float] | None:
         """(mean, low, high) quality of a pool's answers to a class, None where nothing is known."""
-        return next(p.variant.quality.get(request_class) for p in self.pools if p.name == pool)
+        return next(p.variant.quality.get(request_class) for p in self.fleet if p.name == pool)
 
     def trace_names(self) -> tuple[str, ...]:
         """The file names of the traces that are replayed, once each."""
@@ -58,16 +63,44 @@ class Built:
             f"assumed: quality of {row.model} {row.quantization} for {row.request_class} is {row.mean:.3g} "
             f"({row.low:.3g} to {row.high:.3g}): {row.source}"
             for row in self.assumptions
+        ) + tuple(
+            f"assumed: quality of {spec.model} at {spec.name} for {name} is {mean:.3g}"
+            for spec in self.scenario.external
+            for name, mean in spec.quality.items()
         )
 
-    def policy(self, spec: PolicySpec, seed: int) -> RoutingPolicy:
-        """A fresh policy for this fleet; every policy draws from the same stream, so comparisons share their luck."""
-        pool_of_replica = [i for i, pool in enumerate(self.pools) for _ in range(pool.replicas)]
-        variants = [pool.variant for pool in self.pools]
-        targets = {name: Targets(slo.ttft_s, slo.tpot_s, slo.e2e_s) for name, slo in self.slo.items()}
-        rng, blocks = stream(seed, "policy"), self.trace.prefix_block_tokens
-        context = PolicyContext(variants, pool_of_replica, rng, self.quality_floor, targets, blocks)
+    @property
+    def fleet(self) -> tuple[Pool, ...]:
+        """All pools that a policy may send requests to: ours, then other people's endpoints."""
+        return (*self.pools, *self.external)
+
+    def members(self) -> Membership:
+        """Which replicas take requests at the start."""
+        return Membership(place < pool.replicas for pool in self.fleet for place in range(pool.places))
+
+    def policy(self, spec: PolicySpec, seed: int, members: Membership | None = None) -> RoutingPolicy:
+        """A fresh policy for this fleet; every policy draws from the same stream, so comparisons share their luck.
+
+        `members` is what it will be told of replicas that come and go (left out: those of the start stay).
+        """
+        context = PolicyContext(
+            variants=[pool.variant for pool in self.fleet],
+            pool_of_replica=[i for i, pool in enumerate(self.fleet) for _ in range(pool.places)],
+            rng=stream(seed, "policy"),
+            quality_floor=self.quality_floor,
+            targets=self.targets(),
+            prefix_block_tokens=self.trace.prefix_block_tokens,
+            members=members or self.members(),
+        )
         return make_policy(spec.name, spec.options, context)
+
+    def targets(self) -> dict[str, Targets]:
+        """The latency targets as policies take them."""
+        return {name: Targets(slo.ttft_s, slo.tpot_s, slo.e2e_s) for name, slo in self.slo.items()}
+
+    def options(self, spec: PolicySpec, seed: int, members: Membership) -> FleetOptions:
+        """How the fleet lives, fresh for one replay under the policy of `spec`."""
+        return fleet_options(self.scenario, self.targets(), lambda: self.policy(spec, seed, members))
 
 
 def build(scenario: Scenario) -> Built:
@@ -78,18 +111,24 @@ def build(scenario: Scenario) -> Built:
     trace = traffic_of(scenario.traffic)
     _check_blocks(scenario, trace)
     _check_scrapes(scenario, trace)
+    _check_failures(scenario, trace)
     variants = tuple(variant_of(spec, scenario.calibrations) for spec in scenario.pools)
     names = [Named(v.hardware.model.name, v.hardware.scheme.name) for v in variants]
     matrix = scenario.quality.matrix
     table = quality_table(names, scenario.quality.assumed, given_rows(matrix, names) if matrix else ())
     classes = tuple(dict.fromkeys((*trace.class_names, *scenario.classes)))
-    pools = tuple(pool_of(v, _scores(table, name, classes)) for v, name in zip(variants, names, strict=True))
+    pools = tuple(
+        living(pool_of(v, _scores(table, name, classes)), v.spec, v.capacity.weight_bytes)
+        for v, name in zip(variants, names, strict=True)
+    )
+    external = tuple(external_pool(spec, classes) for spec in scenario.external)
     targets = slos(scenario)
     return Built(
         scenario,
         trace,
         variants,
         pools,
+        external,
         targets,
         quality_floors(scenario, classes),
         tuple(row for row in table.basis(names, classes) if row.assumed),
@@ -148,6 +187,20 @@ def _check_scrapes(scenario: Scenario, trace: Trace) -> None:
             f"router.scrape_interval_s: {interval_s:g} s means {scrapes:,.0f} scrapes in {span_s:,.0f} s of traffic, "
             f"which would never finish: at most {MOST_SCRAPES:,}; raise it, or give 0 to see the present"
         )
+
+
+def _check_failures(scenario: Scenario, trace: Trace) -> None:
+    """Refuse what would go wrong when nobody is there any longer."""
+    end_s = min(float(trace.arrival_s[-1]), scenario.horizon_s or math.inf)
+    failures = scenario.failures
+    planned: dict[str, Sequence[OutageSpec | StragglerSpec | RouterRestartSpec]] = {"outages": failures.outages, "stragglers": failures.stragglers, "router": failures.router}
+    for what, items in planned.items():
+        for i, item in enumerate(items):
+            if item.at_s > end_s:
+                raise UsageError(
+                    f"failures.{what}[{i}].at_s: {item.at_s:g} s is after the last arrival ({end_s:,.0f} s): "
+                    f"give a time within the traffic"
+                )
 
 
 def _scores(table: TableQuality, variant: Named, classes: Sequence[str]) -> dict[str, tuple[float, float, float]]:

@@ -20,6 +20,8 @@ from simroute.hardware import catalogue
 from simroute.policy.routing import PolicyContext, check_options, make_policy, policy_class
 from simroute.policy.snapshot import VariantInfo
 from simroute.rng import stream
+from simroute.scenario.check_fleet import FleetParts, fleet_problems
+from simroute.scenario.fleet_models import ExternalSpec, FailuresSpec, RouterSpec
 from simroute.scenario.models import (
     NO_CALIBRATION,
     ClassSpec,
@@ -51,6 +53,9 @@ class Parts:
     every_pool: bool = True
     """Whether no pool had to be left out."""
     calibrations: str | None = None
+    external: Mapping[int, ExternalSpec] = field(default_factory=dict)
+    router: RouterSpec | None = None
+    failures: FailuresSpec | None = None
 
 
 def parts_of(data: Mapping[str, Any]) -> Parts:
@@ -68,6 +73,9 @@ def parts_of(data: Mapping[str, Any]) -> Parts:
         matrix=matrix if isinstance(matrix := _part(quality, "matrix"), str) else None,
         every_pool=isinstance(listed, list) and len(pools) == len(listed),
         calibrations=folder if isinstance(folder := data.get("calibrations"), str) else None,
+        external=_items(ExternalSpec, data.get("external")),
+        router=_valid(RouterSpec, data.get("router", {})),
+        failures=_valid(FailuresSpec, data.get("failures", {})),
     )
 
 
@@ -106,6 +114,11 @@ def _unique_names(parts: Parts) -> Iterator[Problem]:
         if first != i:
             hint = "" if where == "pools" else ": give one of them another label"
             yield Problem((where, i, key), f"'{name}' is already the {key} of {where}[{first}]{hint}")
+    pools = {pool.name: f"pools[{i}]" for i, pool in parts.pools.items()}
+    for i, external in parts.external.items():
+        if external.name in pools:
+            yield Problem(("external", i, "name"), f"'{external.name}' is already the name of {pools[external.name]}")
+        pools[external.name] = f"external[{i}]"
 
 
 def _trace_files(parts: Parts) -> Iterator[Problem]:
@@ -179,6 +192,7 @@ def _policies_fit_pools(parts: Parts) -> Iterator[Problem]:
     A pool with a fault of its own exists none the less, so this waits until every pool is valid.
     """
     variants = [_stand_in(pool) for pool in parts.pools.values()]
+    variants += [VariantInfo(e.name, e.model, "", "", 1, 0.0, 0.0, 1, {}, external=True) for e in parts.external.values()]
     if not variants or not parts.every_pool:
         return
     context = PolicyContext(variants, range(len(variants)), stream(0, "check"))
@@ -265,6 +279,11 @@ def _listed(values: Sequence[float]) -> str:
     return f"[{', '.join(f'{value:g}' for value in values)}]"
 
 
+def _fleet(parts: Parts) -> Iterator[Problem]:
+    """How the fleet lives."""
+    yield from fleet_problems(FleetParts(parts.pools, parts.external, parts.router, parts.failures))
+
+
 _CHECKS = (
     _unique_names,
     _trace_files,
@@ -273,6 +292,7 @@ _CHECKS = (
     _pools_fit,
     _policies,
     _policies_fit_pools,
+    _fleet,
     _quality_stated_once,
     _matrix_readable,
 )

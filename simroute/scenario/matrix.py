@@ -18,7 +18,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from simroute.errors import OutputError, UsageError
 from simroute.policy.capability import QualityRow
-from simroute.scenario.models import Count, Name, NonNegative, Part, Positive, Share, Whole, check_order
+from simroute.scenario.models import check_order
+from simroute.scenario.parts import Count, Name, NonNegative, Part, Positive, Share, Whole
 
 VERSION: Literal[1] = 1
 ACCURACY_COLUMNS = ("model", "quantization", "request_class", "mean", "low", "high", "source")

@@ -1,32 +1,28 @@
 """What a scenario file may say, as frozen pydantic models: shape, types, ranges and defaults of every field.
 
 Owns the field names and their documentation (`simroute schema` prints them for editors). What needs the catalogue
-or another field (does the model fit, is the policy known) is in `check`. Imports only pydantic.
+or another field (does the model fit, is the policy known) is in `check`. Imports pydantic, `parts` and `fleet_models`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Count = Annotated[int, Field(ge=1, strict=True)]
-Whole = Annotated[int, Field(ge=0, strict=True)]
-Positive = Annotated[float, Field(gt=0, strict=True)]
-NonNegative = Annotated[float, Field(ge=0, strict=True)]
-Share = Annotated[float, Field(ge=0, le=1, strict=True)]
-Rate = Annotated[float, Field(ge=1e-6, le=1e6, strict=True)]
-Switch = Annotated[bool, Field(strict=True)]
-Name = Annotated[str, Field(min_length=1)]
+from simroute.scenario.fleet_models import (
+    AutoscaleSpec,
+    ClientsSpec,
+    ExternalSpec,
+    FailuresSpec,
+    RouterSpec,
+    StartupSpec,
+)
+from simroute.scenario.parts import Count, Name, NonNegative, Part, Positive, Rate, Share, Switch, Whole
+
 NO_CALIBRATION = "none"
 """Said in the place of a calibration's path: use the estimate."""
 KvCacheDtype = Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"]
-
-
-class Part(BaseModel):
-    """Base of every part of a scenario: frozen, no unknown fields, no NaN or infinity."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class TraceSource(Part):
@@ -157,6 +153,21 @@ class PoolSpec(Part):
     """Price of the pool's GPUs."""
     engine: EngineSpec = EngineSpec()
     """Engine settings."""
+    zones: Annotated[tuple[Name, ...], Field(min_length=1)] = ("zone-a",)
+    """Zones that its replicas are spread over, in turn."""
+    startup: StartupSpec = StartupSpec()
+    """How long a replica takes that is started during the run."""
+    autoscale: AutoscaleSpec | None = None
+    """Who decides how many replicas there are (left out: nobody, `replicas` stay)."""
+
+    @model_validator(mode="after")
+    def _within_limits(self) -> PoolSpec:
+        scale = self.autoscale
+        if scale is not None and not scale.min_replicas <= self.replicas <= scale.max_replicas:
+            raise ValueError(
+                f"replicas {self.replicas} must be within autoscale's {scale.min_replicas} to {scale.max_replicas}"
+            )
+        return self
 
 
 class PolicySpec(Part):
@@ -178,13 +189,6 @@ class PolicySpec(Part):
     def shown(self) -> str:
         """The name in the results."""
         return self.label or self.name
-
-
-class RouterSpec(Part):
-    """The router in front of the pools."""
-
-    scrape_interval_s: NonNegative = 0.0
-    """Age limit of the metrics the router sees: how often it scrapes the replicas; 0 sees the present."""
 
 
 class QualityAssumption(Part):
@@ -255,6 +259,12 @@ class Scenario(Part):
     """Routing policies to compare on the same traffic: names, or mappings with options."""
     router: RouterSpec = RouterSpec()
     """The router."""
+    external: tuple[ExternalSpec, ...] = ()
+    """Endpoints of others that a policy may send requests to."""
+    clients: ClientsSpec = ClientsSpec()
+    """How clients behave."""
+    failures: FailuresSpec = FailuresSpec()
+    """What goes wrong in the fleet."""
     horizon_s: Positive | None = None
     """Stop the clock here, simulated seconds (left out: run until every request is done)."""
     samples: Annotated[int, Field(ge=10, le=100_000, strict=True)] = 1000

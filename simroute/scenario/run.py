@@ -164,13 +164,15 @@ class _Task:
         number, policy = divmod(item, len(scenario.policies))
         spec = scenario.policies[policy]
         pools = drawn_pools(built.pools, scenario.seed, number) if number else built.pools
+        members = built.members()
         fleet = simulate(
             built.trace,
-            pools,
-            built.policy(spec, scenario.seed),
+            (*pools, *built.external),
+            built.policy(spec, scenario.seed, members),
             policy_name=spec.shown,
             seed=scenario.seed,
-            scrape_interval_s=scenario.router.scrape_interval_s,
+            members=members,
+            options=built.options(spec, scenario.seed, members),
             exact=self.exact,
             horizon_s=scenario.horizon_s,
             samples=scenario.samples,

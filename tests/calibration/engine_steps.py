@@ -16,7 +16,7 @@ DEFAULT_GRAPHS = (1, 2, 4, *range(8, 257, 8))
 class Engine:
     """True costs of a step, in seconds, and how its clock is read.
 
-    `sweep_factor` multiplies steps of the sweep, `noise` is the relative standard deviation of a step, `between_s`
+    `sweep_s` is added to steps of the sweep, `noise` is the relative standard deviation of a step, `between_s`
     the CPU time between steps (part of no step's service time).
     """
 
@@ -27,7 +27,7 @@ class Engine:
     context_token_s: float = 60e-9
     graphs: tuple[int, ...] = ()
     between_s: float = 0.0
-    sweep_factor: float = 1.0
+    sweep_s: float = 0.0
     noise: float = 0.02
 
     def step_s(self, chunks: list[tuple[int, int]], contexts: list[int]) -> float:
@@ -66,9 +66,9 @@ def measured(engine: Engine, *, load_steps: int = 1500, seed: int = 0, name: str
     rows: list[dict[str, float]] = []
     clock_s = 0.0
     for phase, batches in enumerate((sweep(), load(load_steps, seed))):
-        factor = engine.sweep_factor if phase == 0 else 1.0
+        more_s = engine.sweep_s if phase == 0 else 0.0
         for chunks, contexts in batches:
-            service_s = engine.step_s(chunks, contexts) * factor * float(np.exp(rng.normal(0, engine.noise)))
+            service_s = (engine.step_s(chunks, contexts) + more_s) * float(np.exp(rng.normal(0, engine.noise)))
             rows.append(iteration(phase, clock_s + engine.between_s, service_s, chunks, contexts))
             clock_s += engine.between_s + service_s
     phases = (

@@ -19,7 +19,7 @@ from simroute.hardware.calibration_file import calibration_text, load_calibratio
 
 @pytest.fixture(scope="module")
 def run():
-    return measured(Engine(sweep_factor=0.95), load_steps=600)
+    return measured(Engine(sweep_s=-0.2e-3), load_steps=600)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_provenance_and_notes(calibration):
     assert source.what == "measured run: sweep, load-30"
     assert source.source == "vLLM 0.26.0 on NVIDIA H100 80GB HBM3, dummy weights, 8 cores of a processor"
     assert (source.rows, source.sha256) == (1125, "abc")
-    assert any(note.startswith("steps under load took +5.") for note in calibration.notes)
+    assert any(note.startswith("steps under load took +0.2") for note in calibration.notes)
     assert any("no requests to tell the time outside the engine" in note for note in calibration.notes)
 
 

@@ -8,7 +8,7 @@ import pytest
 from calibration.engine_steps import iteration, meta
 
 from simroute.calibration.overhead import fit_overhead
-from simroute.calibration.runs import REQUEST_COLUMNS, Run
+from simroute.calibration.runs import REQUEST_COLUMNS, Phase, Run
 
 IN_S, PER_TOKEN_S, OUT_S, STEP_S = 4e-3, 3e-6, 2e-3, 20e-3
 
@@ -59,3 +59,26 @@ def test_failed_requests_are_left_out():
     found = fit_overhead([run])
     assert found is not None
     assert (found.inbound, found.outbound) == (30, 30)
+
+
+def test_requests_of_load_count_where_there_are_enough():
+    """In the sweep the way in takes 10 ms more: its requests come in bursts."""
+    sweep, load = lonely_requests(40), lonely_requests(40)
+    offset_s = 1000.0
+    sweep.requests["arrival_s"] -= 10e-3
+    load.iterations["t_s"] += offset_s
+    load.requests[["arrival_s", "first_token_s", "finish_s"]] += offset_s
+    load.iterations["phase"] = load.requests["phase"] = 1
+    phases = (
+        Phase(name="sweep", kind="sweep", start_s=0, end_s=offset_s),
+        Phase(name="load-0.3", kind="load", start_s=offset_s, end_s=2 * offset_s),
+    )
+    both = Run(
+        meta(phases=phases),
+        pd.concat([sweep.iterations, load.iterations], ignore_index=True),
+        pd.concat([sweep.requests, load.requests], ignore_index=True),
+    )
+    found = fit_overhead([both])
+    assert found is not None
+    assert (found.inbound, found.outbound) == (40, 40)
+    assert found.terms.overhead_ms == pytest.approx((IN_S + OUT_S) * 1e3)

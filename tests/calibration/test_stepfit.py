@@ -74,10 +74,14 @@ def test_padding_is_kept_where_it_shows():
     assert fitted(gemm=steep).terms.graph_sizes == ()
 
 
-def test_the_level_is_that_of_load():
-    """Steps of the sweep are 6 % shorter than under load: the terms are those under load, the shape that of both."""
-    found = fitted(sweep_factor=0.94)
-    assert found.level == pytest.approx([0.94, 1.0], rel=0.01)
+@pytest.mark.parametrize("sweep_s", [-0.5e-3, 1e-3])
+def test_the_terms_are_those_under_load(sweep_s):
+    """Steps of the sweep last a time less or more than under load: the terms are of load, the shape that of both."""
+    found = fitted(sweep_s=sweep_s)
+    sweep = ~found.steps.load
+    shift_s = np.median((found.steps.duration_s - found.as_load_s)[sweep])
+    assert shift_s == pytest.approx(sweep_s, rel=0.15)
+    assert (found.as_load_s == found.steps.duration_s)[found.steps.load].all()
     assert found.terms.gemm_ms[2048] == pytest.approx(40.0, rel=0.03)  # only the sweep went there
     assert found.terms.decode_context_token_ns == pytest.approx(60.0, rel=0.04)
 
@@ -96,9 +100,9 @@ def test_what_arrivals_cost_is_charged_to_their_prefill():
 
 
 def test_a_sweep_alone_is_fitted_as_it_is():
-    found = fitted(sweep_factor=0.94, load_steps=0)
-    assert found.level == pytest.approx([1.0], rel=0.01)
-    assert found.terms.gemm_ms[2048] == pytest.approx(0.94 * 40.0, rel=0.03)
+    found = fitted(sweep_s=2e-3, load_steps=0)
+    assert (found.as_load_s == found.steps.duration_s).all()
+    assert found.terms.gemm_ms[2048] == pytest.approx(42.0, rel=0.03)
 
 
 def test_sums_of_predictions_under_load_are_those_measured():
@@ -124,7 +128,7 @@ def test_stalls_do_not_bend_the_shape():
     run.iterations.loc[stalled, "service_s"] *= 30
     found = fit_steps(steps_of([run]))
     assert set(np.flatnonzero(found.stalls)) == set(stalled)
-    assert found.terms.gemm_ms[2048] == pytest.approx(fitted().terms.gemm_ms[2048], rel=0.01)
+    assert found.terms.gemm_ms[2048] == pytest.approx(40.0, rel=0.02)
 
 
 def test_a_tenth_of_slow_steps_does_not_bend_the_curve():
@@ -161,3 +165,14 @@ def test_standard_errors_are_the_spread_over_repeated_measurements():
         stated.append(found.covariance.relative[i][i] ** 0.5)
     assert 0.5 < np.mean(stated) / (values.std(ddof=1) / 60.0) < 2.0
     assert values.mean() == pytest.approx(60.0, rel=0.02)
+
+
+def test_a_machine_whose_speed_moves_is_known_by_it():
+    """The second half of the load runs 10 % slower: two levels, +-5 % about their mean."""
+    run = measured(Engine())
+    steps = run.iterations
+    under_load = np.flatnonzero(steps["phase"] == 1)
+    steady = fit_steps(steps_of([run])).drift_sd
+    steps.loc[under_load[len(under_load) // 2 :], "service_s"] *= 1.1
+    assert steady < 0.01
+    assert fit_steps(steps_of([run])).drift_sd == pytest.approx(np.log(1.1) / 2, rel=0.2)

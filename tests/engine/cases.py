@@ -93,6 +93,19 @@ def random_requests(rng: random.Random, max_model_len: int) -> list[dict[str, An
     return requests
 
 
+def with_aborts(case: dict[str, Any], seed: int, share: float = 0.4) -> dict[str, Any]:
+    """The case with clients that go away: so many of them, at any time from their arrival to long after.
+
+    Most go soon, when requests wait or prefill.
+    """
+    rng = random.Random(f"aborts {seed}")
+    rows = [
+        row | {"abort_step": row["arrival_step"] + int(rng.expovariate(1 / 15))} if rng.random() < share else row
+        for row in case["requests"]
+    ]
+    return case | {"name": f"{case['name']}-aborts", "requests": rows}
+
+
 def _prompt(rng: random.Random, earlier: list[dict[str, Any]], max_model_len: int) -> list[list[int]]:
     kind = rng.random()
     own = [200 + len(earlier), rng.randint(1, max_model_len // 3)]

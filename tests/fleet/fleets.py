@@ -10,7 +10,9 @@ import numpy as np
 
 from simroute.engine.config import EngineConfig
 from simroute.fleet.cluster import simulate
+from simroute.fleet.options import FleetOptions
 from simroute.fleet.pool import Pool
+from simroute.fleet.scrape import Signal, same_signal
 from simroute.hardware.steptime import Basis, Batch
 from simroute.policy.context import PolicyContext
 from simroute.policy.routing import make_policy
@@ -66,6 +68,8 @@ def replay(
 ) -> FleetRun:
     """Simulate the trace under a policy, named or made; the seed is 0."""
     made, name = (make_policy_for(pools, policy), policy) if isinstance(policy, str) else (policy, "own")
+    if (interval_s := options.pop("scrape_interval_s", None)) is not None:
+        options["options"] = FleetOptions(signals=same_signal(Signal(interval_s)))
     return simulate(trace, pools, made, policy_name=name, seed=0, **options)
 
 

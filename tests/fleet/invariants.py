@@ -10,7 +10,7 @@ import pytest
 from simroute.fleet.pool import Pool
 from simroute.results.run import FleetRun, Status
 
-COLUMNS = ("first_token_s", "finish_s", "status", "replica", "preemptions", "cached_tokens", "reject_code")
+COLUMNS = ("first_token_s", "finish_s", "status", "replica", "preemptions", "cached_tokens", "reason_code")
 
 
 def check(run: FleetRun, pools: Sequence[Pool]) -> FleetRun:
@@ -31,8 +31,8 @@ def check_requests(run: FleetRun) -> None:
     counts = [int((run.status == status).sum()) for status in Status]
     assert sum(counts) == n
     assert ((run.status == Status.COMPLETED) == ~np.isnan(run.finish_s)).all()
-    assert ((run.status == Status.REJECTED) == (run.reject_code >= 0)).all()
-    assert run.reject_code.max(initial=-1) < len(run.reject_reasons)
+    assert ((run.status == Status.REJECTED) == (run.reason_code >= 0)).all()
+    assert run.reason_code.max(initial=-1) < len(run.reasons)
     assert np.isnan(run.first_token_s[run.status == Status.REJECTED]).all()
 
 

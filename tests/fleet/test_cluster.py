@@ -10,7 +10,7 @@ from fleet.fleets import GPU_LIKE, make_policy_for, make_pool, replay, synthetic
 from fleet.invariants import check, identical
 
 from simroute.errors import UsageError
-from simroute.fleet.cluster import TOO_LONG
+from simroute.fleet.gateway import TOO_LONG
 from simroute.policy.snapshot import Decision, Snapshot
 from simroute.results.run import Status
 from simroute.workload.trace import Trace
@@ -80,7 +80,7 @@ def test_prompts_that_fill_the_context_are_rejected(exact):
     pools = [make_pool(max_model_len=64)]
     run = check(replay(trace, pools, exact=exact), pools)
     assert run.status.tolist() == [Status.COMPLETED, Status.REJECTED, Status.REJECTED, Status.COMPLETED]
-    assert [run.reject_reasons[code] for code in run.reject_code[1:3]] == [TOO_LONG] * 2
+    assert [run.reasons[code] for code in run.reason_code[1:3]] == [TOO_LONG] * 2
     assert run.replicas[0].output_tokens == 1 + 9
 
 
@@ -93,8 +93,8 @@ def test_a_policy_may_reject_with_its_reasons(exact):
     trace = Trace.build(arrival_s=np.arange(8.0), input_tokens=8, output_tokens=2)
     pools = [make_pool()]
     run = check(replay(trace, pools, Choose(even_only), exact=exact), pools)
-    assert run.reject_reasons == ("odd 1", "odd 3")
-    assert run.reject_code.tolist() == [-1, 0, -1, 1] * 2
+    assert run.reasons == ("odd 1", "odd 3")
+    assert run.reason_code.tolist() == [-1, 0, -1, 1] * 2
     assert run.replica.tolist() == [0, -1] * 4
     assert run.replicas[0].output_tokens == 8
 

@@ -34,7 +34,7 @@ def check_both_modes(trace: Trace, pools: list[Pool], policy: str = "round_robin
     fast = check(replay(trace, pools, policy), pools)
     np.testing.assert_allclose(fast.first_token_s, exact.first_token_s, rtol=SAME, atol=0)
     np.testing.assert_allclose(fast.finish_s, exact.finish_s, rtol=SAME, atol=0)
-    for column in ("status", "replica", "preemptions", "cached_tokens", "reject_code"):
+    for column in ("status", "replica", "preemptions", "cached_tokens", "reason_code"):
         np.testing.assert_array_equal(getattr(fast, column), getattr(exact, column), err_msg=column)
     assert [counters(totals) for totals in fast.replicas] == [counters(totals) for totals in exact.replicas]
     busy = [[totals.busy_s for totals in run.replicas] for run in (fast, exact)]
@@ -77,7 +77,7 @@ def test_what_was_drawn_is_worth_drawing():
         met["preempted, nothing shared"] += int(run.preemptions.sum()) if not trace.has_prefixes else 0
         met["preemptions"] += int(run.preemptions.sum())
         met["hit tokens"] += int(run.cached_tokens.sum())
-        met["rejected"] += int((run.reject_code >= 0).sum())
+        met["rejected"] += int((run.reason_code >= 0).sum())
         met["clipped"] += sum(totals.output_tokens for totals in run.replicas) < trace.output_tokens.sum()
         met["two pools"] += len(pools) == 2
         for pool in pools if both else ():

@@ -47,6 +47,8 @@ def make_replica(replica=0, pool="h100", **changes):
         "preemptions": 0,
         "prefix_queried_tokens": 0,
         "prefix_hit_tokens": 0,
+        "billed_s": math.nan,  # (make_run: the whole run)
+        "ready_s": math.nan,
     }
     return ReplicaTotals(replica=replica, pool=pool, **(totals | changes))
 
@@ -70,8 +72,8 @@ def make_run(trace, ttft_s, e2e_s, *, policy="round_robin", end_s=None, replicas
         replica=np.asarray(replica if replica is not None else [0] * n, dtype=np.int32),
         preemptions=np.zeros(n, dtype=np.int32),
         cached_tokens=np.zeros(n, dtype=np.int64),
-        reject_code=np.full(n, -1, dtype=np.int8),
-        reject_reasons=("too_long", "no_variant"),
+        reason_code=np.full(n, -1, dtype=np.int8),
+        reasons=("too_long", "no_variant"),
         itl=itl,
         timeline=Timeline(
             np.arange(4.0), samples.astype(np.int32), samples.astype(np.int32), samples.astype(np.float32)
@@ -83,13 +85,16 @@ def make_run(trace, ttft_s, e2e_s, *, policy="round_robin", end_s=None, replicas
     )
     for name, value in changes.items():
         setattr(run, name, value)
+    for totals in run.replicas:
+        if math.isnan(totals.billed_s):
+            totals.billed_s = totals.ready_s = run.end_s
     return run
 
 
 def reject(run, request, reason_code=0):
     """Turn one request of `run` into a rejected one."""
     run.status[request] = Status.REJECTED
-    run.reject_code[request] = reason_code
+    run.reason_code[request] = reason_code
     run.replica[request] = -1
     run.first_token_s[request] = run.finish_s[request] = math.nan
 

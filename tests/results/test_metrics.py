@@ -52,7 +52,14 @@ def test_what_did_not_finish_is_in_the_denominator():
     run.status[3] = 0
     run.finish_s[3] = math.nan
     summary = summary_of(run)
-    assert summary["requests"] == {"arrived": 4, "completed": 2, "rejected": 1, "unfinished": 1}
+    assert summary["requests"] == {
+        "arrived": 4,
+        "completed": 2,
+        "rejected": 1,
+        "failed": 0,
+        "cancelled": 0,
+        "unfinished": 1,
+    }
     assert summary["reject_reasons"] == {"too_long": 1}
     assert summary["slo_attainment"] == 0.5
 
@@ -62,7 +69,14 @@ def test_requests_after_the_horizon_never_arrived():
     run.end_s = 2.5
     run.status[3] = 0
     run.finish_s[3] = run.first_token_s[3] = math.nan
-    assert summary_of(run)["requests"] == {"arrived": 3, "completed": 3, "rejected": 0, "unfinished": 0}
+    assert summary_of(run)["requests"] == {
+        "arrived": 3,
+        "completed": 3,
+        "rejected": 0,
+        "failed": 0,
+        "cancelled": 0,
+        "unfinished": 0,
+    }
 
 
 def test_each_class_has_its_own_targets_and_falls_back_on_default():

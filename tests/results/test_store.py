@@ -53,7 +53,7 @@ def test_requests_hold_one_row_a_policy_and_request(tmp_path):
     assert first["tpot_s"] == pytest.approx(0.1)
     assert (first["pool"], first["replica"], first["class"], first["status"]) == ("a", 2, "chat", "completed")
     assert one_token["tpot_s"] is None
-    assert (last["policy"], last["status"], last["reject_reason"]) == ("least_kv", "rejected", "no_variant")
+    assert (last["policy"], last["status"], last["reason"]) == ("least_kv", "rejected", "no_variant")
     assert (last["pool"], last["replica"], last["ttft_s"], last["e2e_s"]) == (None, None, None, None)
 
 

@@ -1,0 +1,185 @@
+"""Who sends the requests of a trace, and when. Owns `OpenLoop`, `Users` and `Sessions`.
+
+`OpenLoop` sends them at the trace's times, whatever happens to them. `Users` and `Sessions` wait for answers.
+May import engine, fleet's other files and rng.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from math import log1p
+from typing import Protocol
+
+from simpy.events import NORMAL
+
+from simroute import rng
+from simroute.engine.clock import Clock, StandingEvent
+from simroute.engine.sequence import EngineRequest
+from simroute.fleet.options import ClientOptions
+
+Take = Callable[[EngineRequest], None]
+
+
+class Source(Protocol):
+    """Sends requests. `done`: none will come any more unless one that is under way ends."""
+
+    done: bool
+    sent: int
+    """How many rows of the trace have been sent."""
+
+
+class OpenLoop:
+    """Sends each request when the trace says; `over` is called when that was the last."""
+
+    def __init__(self, env: Clock, requests: Iterator[EngineRequest], take: Take, over: Callable[[], None]) -> None:
+        self.done = False
+        self._env = env
+        self._requests = requests
+        self._take = take
+        self._over = over
+        self._next = next(requests, None)
+        self._event = StandingEvent(env, self._arrive)
+        env.schedule(self._event, NORMAL)
+
+    @property
+    def sent(self) -> int:
+        """See Source."""
+        return 0 if self._next is None else self._next.index
+
+    def _arrive(self, now: float) -> None:
+        """The next request of the trace arrives, and all others of the same instant."""
+        request, take = self._next, self._take
+        while request is not None:
+            if request.arrival_s > now:
+                self._next = request
+                self._env.schedule_at(self._event, NORMAL, request.arrival_s)
+                return
+            take(request)
+            request = next(self._requests, None)
+        self._next = None
+        self.done = True
+        self._over()
+
+
+class _Thinking:
+    """What those share who wait for answers: times to think, drawn for each request, and when it really arrived."""
+
+    def __init__(self, env: Clock, take: Take, sent_s: array[float], options: ClientOptions, seed: int) -> None:
+        self.done = False
+        self.sent = 0
+        self._env = env
+        self._take = take
+        self._sent_s = sent_s
+        self._options = options
+        self._seed = seed
+
+    def _send(self, request: EngineRequest) -> None:
+        """`request` is sent now."""
+        request.arrival_s = self._sent_s[request.index] = self._env.now
+        self.sent += 1
+        self._take(request)
+
+    def _think_s(self, ended: EngineRequest) -> float:
+        """How long the client of an ended request thinks, or its tool works; every policy meets the same times."""
+        options = self._options
+        mean_s = options.tool_s if ended.request_class in options.tools else options.think_s
+        if not mean_s:
+            return 0.0
+        return -mean_s * log1p(-float(rng.stream(self._seed, "think", ended.index).random()))
+
+    def _at(self, at_s: float, act: Callable[[], None]) -> None:
+        self._env.schedule_at(StandingEvent(self._env, lambda _now: act()), NORMAL, at_s)
+
+
+class Users(_Thinking):
+    """So many users take the trace's requests in order, each the next one when its last has ended and it has thought."""
+
+    def __init__(
+        self,
+        env: Clock,
+        requests: Iterator[EngineRequest],
+        take: Take,
+        over: Callable[[], None],
+        sent_s: array[float],
+        options: ClientOptions,
+        seed: int,
+    ) -> None:
+        super().__init__(env, take, sent_s, options, seed)
+        assert options.users is not None
+        self._requests = requests
+        self._over = over
+        for _ in range(options.users):
+            self._at(0.0, self._next)
+
+    def ended(self, request: EngineRequest) -> None:
+        """The call of `request` is over."""
+        if not self.done:
+            self._at(self._env.now + self._think_s(request), self._next)
+
+    def _next(self) -> None:
+        request = next(self._requests, None)
+        if request is not None:
+            self._send(request)
+        else:
+            self.done = True
+            self._over()
+
+
+class Sessions(_Thinking):
+    """Each session's turns come one after another: at the trace's time, or when the last answer was read, if later."""
+
+    def __init__(
+        self,
+        env: Clock,
+        requests: Iterator[EngineRequest],
+        take: Take,
+        over: Callable[[], None],
+        sent_s: array[float],
+        options: ClientOptions,
+        seed: int,
+    ) -> None:
+        super().__init__(env, take, sent_s, options, seed)
+        self._over = over
+        self._turns: dict[int, deque[EngineRequest]] = {}  # of sessions that wait for an answer: what comes next
+        self._waiting = 0
+        self._open = OpenLoop(env, requests, self._due, self._see)
+
+    def _due(self, request: EngineRequest) -> None:
+        """The trace says that `request` comes now."""
+        if request.session < 0:
+            self._send(request)
+        elif request.session in self._turns:
+            self._turns[request.session].append(request)
+            self._waiting += 1
+        else:
+            self._turns[request.session] = deque()
+            self._send(request)
+
+    def ended(self, request: EngineRequest) -> None:
+        """The call of `request` is over."""
+        if request.session < 0:
+            return
+        think_s = self._think_s(request)
+        if think_s:
+            self._waiting += 1  # the run is not over while somebody thinks
+            self._at(self._env.now + think_s, lambda: self._thought(request.session, 1))
+        else:
+            self._thought(request.session, 0)
+
+    def _thought(self, session: int, thinking: int) -> None:
+        """The session's last answer has been read: its next turn goes out, if it is due."""
+        self._waiting -= thinking
+        turns = self._turns[session]
+        if turns:
+            self._waiting -= 1
+            self._send(turns.popleft())
+        else:
+            del self._turns[session]
+        self._see()
+
+    def _see(self) -> None:
+        self.done = self._open.done and not self._waiting
+        if self.done:
+            self._over()

@@ -1,0 +1,110 @@
+"""Somebody else's endpoint in the place of a replica. Owns `ExternalReplica`; may import engine, fleet.pool and rng."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from simpy.events import NORMAL
+
+from simroute.engine.clock import Clock, StandingEvent
+from simroute.engine.core import Observer
+from simroute.engine.sequence import EngineRequest
+from simroute.fleet.pool import External
+
+PER_MILLION = 1e-6
+MINUTE_S = 60.0
+
+
+class ExternalReplica:
+    """Answers each request by itself, after times drawn for it alone; `usd` is what the tokens have cost.
+
+    The draws belong to the request's index, so that every policy meets the same luck. What a cut answer had cost so
+    far is paid: its prompt and the tokens that had come.
+    """
+
+    num_requests_waiting = 0
+    kv_cache_usage = 0.0
+    busy_s = 0.0
+    steps = 0
+
+    def __init__(self, env: Clock, terms: External, observer: Observer, draws: Callable[[int], np.random.Generator]):
+        self._env = env
+        self._terms = terms
+        self._observer = observer
+        self._draws = draws
+        self._ends: dict[EngineRequest, tuple[float, float]] = {}  # in flight: when the first token comes, tpot_s
+        self._minute: list[float] = []  # when the requests of the last minute came
+        self.usd = 0.0
+        self.prefill_tokens = 0
+        self.output_tokens = 0
+
+    @property
+    def num_requests_running(self) -> int:
+        """Requests in flight."""
+        return len(self._ends)
+
+    def accepts(self) -> bool:
+        """Whether its rate limit lets a request in now."""
+        limit, now = self._terms.requests_per_minute, self._env.now
+        if limit is None:
+            return True
+        self._minute = [at_s for at_s in self._minute if at_s > now - MINUTE_S]
+        return len(self._minute) < limit
+
+    def submit(self, request: EngineRequest) -> None:
+        """A request arrives now."""
+        terms, now = self._terms, self._env.now
+        if terms.requests_per_minute is not None:
+            self._minute.append(now)
+        factor = 1.0
+        if terms.spread:
+            factor = float(np.exp(terms.spread * self._draws(request.index).standard_normal()))
+        first_s, tpot_s = now + terms.ttft_s * factor, terms.tpot_s * factor
+        self._ends[request] = (first_s, tpot_s)
+        self._observer.first_token(request.index, first_s)
+        end_s = first_s + tpot_s * (request.max_tokens - 1)
+        self._env.schedule_at(StandingEvent(self._env, lambda at_s: self._end(request, at_s)), NORMAL, end_s)
+
+    def generated_tokens(self, request: EngineRequest) -> int:
+        """Tokens of `request` that have come by now."""
+        first_s, tpot_s = self._ends[request]
+        late_s = self._env.now - first_s
+        if late_s < 0:
+            return 0
+        return min(request.max_tokens, 1 + int(late_s / tpot_s) if tpot_s else request.max_tokens)
+
+    def abort(self, request: EngineRequest) -> None:
+        """The client has gone."""
+        if request in self._ends:
+            self._pay(request, self.generated_tokens(request))
+            del self._ends[request]
+
+    def halt(self) -> list[EngineRequest]:
+        """The endpoint is gone: the requests that were in flight."""
+        lost = list(self._ends)
+        for request in lost:
+            self.abort(request)
+        return lost
+
+    def settle(self) -> None:
+        """The run ends now: what has come is paid."""
+        for request in self._ends:
+            self._pay(request, self.generated_tokens(request))
+
+    def _end(self, request: EngineRequest, at_s: float) -> None:
+        if request not in self._ends:
+            return
+        tpot_s = self._ends.pop(request)[1]
+        self._pay(request, request.max_tokens)
+        if request.max_tokens > 1:
+            self._observer.gaps((tpot_s, tpot_s, request.max_tokens - 1, 1))
+        self._observer.finished(request, at_s)
+
+    def _pay(self, request: EngineRequest, output_tokens: int) -> None:
+        terms = self._terms
+        self.prefill_tokens += request.input_tokens
+        self.output_tokens += output_tokens
+        self.usd += PER_MILLION * (
+            request.input_tokens * terms.usd_per_1m_input_tokens + output_tokens * terms.usd_per_1m_output_tokens
+        )

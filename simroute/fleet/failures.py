@@ -1,0 +1,151 @@
+"""Makes things go wrong as planned. Owns `keep_failing`; may import fleet's other files, results and rng.
+
+Every place draws from a stream of its own, so that all policies meet the same luck as far as their fleets are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from simpy.events import NORMAL
+
+from simroute import rng
+from simroute.engine.clock import StandingEvent
+from simroute.engine.replica import Replica
+from simroute.fleet.gateway import Gateway
+from simroute.fleet.options import Crashes, Failures, Outage, RouterRestart, Spot, Straggler
+from simroute.fleet.slot import Slot, State
+from simroute.results.run import FleetEvent
+
+if TYPE_CHECKING:
+    from simroute.fleet.cluster import Cluster
+
+OUTAGE = "its machine was lost"
+PREEMPTED = "its spot machine was taken back"
+
+
+def keep_failing(cluster: Cluster, gateway: Gateway, failures: Failures) -> None:
+    """Let everything happen that is planned; call it before the first replicas are up."""
+    faults = _Faults(cluster, gateway)
+    for crashes in failures.crashes:
+        faults.crash(crashes)
+    for spot in failures.spot:
+        faults.preempt(spot)
+    for outage in failures.outages:
+        faults.at(outage.at_s, lambda outage=outage: faults.lose(outage))  # type: ignore[misc]
+    for straggler in failures.stragglers:
+        faults.at(straggler.at_s, lambda straggler=straggler: faults.slow(straggler))  # type: ignore[misc]
+    for restart in failures.router:
+        faults.at(restart.at_s, lambda restart=restart: faults.restart(restart))  # type: ignore[misc]
+
+
+class _Faults:
+    """The faults of one run."""
+
+    def __init__(self, cluster: Cluster, gateway: Gateway) -> None:
+        self._cluster = cluster
+        self._gateway = gateway
+        self._env = cluster.env
+        self._life = cluster.life
+
+    def at(self, at_s: float, act: Callable[[], None]) -> None:
+        """`act()` at `at_s`."""
+        self._env.schedule_at(StandingEvent(self._env, lambda _now: act()), NORMAL, at_s)
+
+    def crash(self, crashes: Crashes) -> None:
+        """Engines crash once in `mtbf_s` on average while they are up."""
+        draws = self._draws("crash")
+        life = self._life
+
+        def up(slot: Slot) -> None:
+            if crashes.pool in (None, slot.pool.name) and slot.pool.external is None:
+                life.later(draws(slot).exponential(crashes.mtbf_s), slot, life.crash)
+
+        life.ups.append(up)
+
+    def preempt(self, spot: Spot) -> None:
+        """Machines are taken back, with a notice, and replaced."""
+        draws = self._draws("spot")
+        life = self._life
+
+        def up(slot: Slot) -> None:
+            if slot.pool.name == spot.pool:
+                life.later(draws(slot).exponential(spot.mean_life_s), slot, notice)
+
+        def notice(slot: Slot) -> None:
+            life.note(slot, "notice")
+            life_number = slot.life
+            if slot.state is State.READY:
+                life.drain(slot)
+            at_s = self._env.now + spot.notice_s
+            self.at(at_s, lambda: taken(slot, life_number))
+
+        def taken(slot: Slot, number: int) -> None:
+            if slot.life == number:
+                life.lose(slot, PREEMPTED)
+            self.at(self._env.now + spot.gap_s, lambda: self._replace(slot))
+
+        life.ups.append(up)
+
+    def lose(self, outage: Outage) -> None:
+        """Machines are gone, and no others are to be had there until the outage ends."""
+        hit = [
+            slot
+            for slot in self._cluster.slots
+            if outage.zone in (None, slot.zone) and outage.pool in (None, slot.pool.name) and not slot.pool.external
+        ][: outage.replicas]
+        used = [slot for slot in hit if slot.state is not State.DOWN]
+        for slot in hit:
+            slot.held = True
+        for slot in used:
+            self._life.lose(slot, OUTAGE)
+
+        def end() -> None:
+            for slot in hit:
+                slot.held = False
+            for slot in used:
+                self._replace(slot)
+
+        self.at(self._env.now + outage.duration_s, end)
+
+    def slow(self, straggler: Straggler) -> None:
+        """A replica gets slow for a while."""
+        slot = next(
+            s for s in self._cluster.slots if s.pool.name == straggler.pool and s.ordinal == straggler.ordinal
+        )
+        if not isinstance(slot.replica, Replica):
+            return
+        slot.replica.slow_down(straggler.factor)
+        self._life.note(slot, "slow")
+
+        def normal(slot: Slot) -> None:
+            if isinstance(slot.replica, Replica):
+                slot.replica.slow_down(1.0)
+                self._life.note(slot, "normal")
+
+        self._life.later(straggler.duration_s, slot, normal)
+
+    def restart(self, restart: RouterRestart) -> None:
+        """The router dies and comes back."""
+        self._life.events.append(FleetEvent(self._env.now, -1, "router"))
+        self._gateway.restart(restart.down_s)
+
+    def _replace(self, slot: Slot) -> None:
+        """Order a new machine for a place that lost its own, unless somebody else decides how many there are."""
+        scaled = slot.pool.name in self._cluster.options.scaling
+        if slot.state is State.DOWN and not slot.held and not scaled:
+            self._life.order(slot)
+
+    def _draws(self, what: str) -> Callable[[Slot], np.random.Generator]:
+        """The stream of each place for this kind of fault."""
+        streams: dict[int, np.random.Generator] = {}
+        seed = self._cluster.seed
+
+        def draws(slot: Slot) -> np.random.Generator:
+            if slot.number not in streams:
+                streams[slot.number] = rng.stream(seed, what, slot.number)
+            return streams[slot.number]
+
+        return draws

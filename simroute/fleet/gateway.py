@@ -1,0 +1,410 @@
+"""The router of a fleet that lives: admission, holding queue, routing, resending, review, impatient clients.
+
+Owns `Gateway`. A request is a `Call` from its arrival to its end: answered, rejected, failed or cancelled.
+May import engine, fleet's other files, policy, results and rng.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import exp, log1p
+from typing import TYPE_CHECKING
+
+from simpy.events import NORMAL
+
+from simroute import rng
+from simroute.engine.clock import StandingEvent
+from simroute.engine.sequence import EngineRequest
+from simroute.fleet.call import NOWHERE, Call
+from simroute.fleet.external import ExternalReplica
+from simroute.fleet.options import FleetOptions
+from simroute.fleet.slot import Slot, State
+from simroute.fleet.watch import PoolWatch
+from simroute.policy.admission import FleetLoad
+from simroute.policy.context import NO_REPLICA
+from simroute.policy.gateway_queue import WAITED_TOO_LONG
+from simroute.policy.snapshot import Reviewer, RoutingPolicy
+from simroute.results.run import Status
+
+if TYPE_CHECKING:
+    from simroute.fleet.cluster import Cluster
+
+TIMED_OUT = "its client timed out"
+LOST_INTEREST = "its client lost interest"
+ROUTER_DOWN = "the router is down"
+ROUTER_DIED = "the router died"
+RATE_LIMITED = "the endpoint's rate limit is reached (429)"
+TOO_LONG = "prompt does not fit max_model_len"
+RECENT_S = 10.0
+"""Over about so long the rate of answers is averaged that admission is told of."""
+_NAN = float("nan")
+_RETRIED_AS = {Status.REJECTED: "rejected", Status.FAILED: "failed", Status.CANCELLED: "timeout"}
+
+
+class Gateway:
+    """In front of a `Cluster` whose requests and replicas come and go. See Observer for what engines tell it.
+
+    `ended` is called with every request whose call is over, `watches` are kept for pools that are scaled.
+    """
+
+    def __init__(self, cluster: Cluster, policy: RoutingPolicy, options: FleetOptions) -> None:
+        self._cluster = cluster
+        self._env = cluster.env
+        self._options = options
+        self._recorder = recorder = cluster.recorder
+        self._snapshots = cluster.snapshots
+        self._slots = cluster.slots
+        self._queue = options.queue
+        self._calls: dict[int, Call] = {}
+        self._free_s = 0.0  # when the router has handled what has come
+        self._back_s = 0.0  # when the router is up again
+        self._load = FleetLoad()
+        self._answered_s = 0.0
+        self._expiry_s: float | None = None
+        self._pumping = False
+        self._interest = None
+        if options.clients.cancel_share:
+            self._interest = rng.stream(cluster.seed, "interest").random((len(cluster.trace), 2))
+        self._first_token_s = recorder.first_token_s
+        self._attempts = recorder.keep_attempts()
+        self.watches: dict[str, PoolWatch] = {}
+        self.ended: Callable[[EngineRequest], None] | None = None
+        self.sent = 0
+        self.gaps = recorder.gaps
+        self._use(policy)
+        cluster.members.listen(self._recount)
+        self._recount()
+        cluster.life.ups.append(lambda _slot: self._pump())
+
+    def _use(self, policy: RoutingPolicy) -> None:
+        self._choose = policy.choose
+        self._review = policy.review if isinstance(policy, Reviewer) else None
+
+    @property
+    def outstanding(self) -> int:
+        """Calls that have not ended."""
+        return len(self._calls)
+
+    @property
+    def held(self) -> int:
+        """Requests in the queue."""
+        return 0 if self._queue is None else len(self._queue)
+
+    def counts(self) -> tuple[int, int]:
+        """(requests held, requests sent to replicas so far)."""
+        return self.held, self.sent
+
+    # -- a request comes ------------------------------------------------------------------------------------------------
+
+    def take(self, request: EngineRequest) -> None:
+        """A client sends `request` now."""
+        call = self._calls[request.index] = Call(request)
+        clients = self._options.clients
+        if self._interest is not None:
+            chance, patience = self._interest[request.index].tolist()
+            if chance < clients.cancel_share:
+                after_s = -clients.cancel_after_s * log1p(-patience)
+                self._at(self._env.now + after_s, lambda: self._leave(call, LOST_INTEREST, for_good=True))
+        self._ask(call)
+
+    def _ask(self, call: Call) -> None:
+        """The client asks, for the first time or again, unless it has lost interest meanwhile."""
+        if call.over:
+            return
+        now = self._env.now
+        timeouts = self._options.clients.timeout_s
+        if timeouts:
+            timeout_s = timeouts.get(call.original.request_class, timeouts.get("default"))
+            if timeout_s is not None:
+                tries = call.tries
+                self._at(now + timeout_s, lambda: self._time_out(call, tries))
+        router = self._options.router
+        if router.throughput_rps is None and not router.latency_s:
+            self._enter(call, call.tries)
+            return
+        if router.throughput_rps is not None:
+            self._free_s = max(self._free_s, now) + 1 / router.throughput_rps
+            now = self._free_s
+        tries = call.tries
+        self._at(now + router.latency_s, lambda: self._enter(call, tries))
+
+    def _enter(self, call: Call, tries: int) -> None:
+        """The request has reached the router."""
+        if call.over or call.tries != tries:
+            return
+        now = self._env.now
+        if now < self._back_s:
+            self._refuse(call, Status.FAILED, ROUTER_DOWN)
+            return
+        reason = self._refusal(call.attempt(now), now)
+        if reason is not None:
+            self._refuse(call, Status.REJECTED, reason)
+        elif self._queue is not None:  # all go through it: that is how it is fair between them
+            self._hold(call)
+            self._pump()
+        else:
+            self._route(call)
+
+    def _refusal(self, request: EngineRequest, now: float) -> str | None:
+        """Why admission does not let `request` in; None: it does."""
+        rules, load = self._options.admission, self._load
+        if rules:
+            load.held = self.held
+            load.waiting = sum(snapshot.num_requests_waiting for snapshot in self._snapshots)
+            load.completions_per_s *= exp((self._answered_s - now) / RECENT_S)
+            self._answered_s = now
+        return next((reason for rule in rules if (reason := rule.admit(request, load, now)) is not None), None)
+
+    def _route(self, call: Call, lost: str = "") -> None:
+        """Ask the policy where the attempt goes, and send it there. `lost`: why an earlier attempt was, if one was."""
+        number, reason = self._cluster.decide(self._choose, call.request)
+        if number >= 0:
+            self._send(call, number)
+        elif reason == NO_REPLICA and self._queue is not None:
+            self._hold(call)
+        elif lost:
+            self._refuse(call, Status.FAILED, lost)
+        else:
+            self._refuse(call, Status.REJECTED, reason)
+
+    def _send(self, call: Call, number: int) -> None:
+        request, slot = call.request, self._slots[number]
+        index, replica, engine = request.index, slot.replica, slot.pool.engine
+        assert replica is not None
+        self._recorder.replica[index] = number
+        if request.input_tokens >= engine.max_model_len:  # vLLM answers HTTP 400: to ask again helps nobody
+            self._end(call, Status.REJECTED, TOO_LONG)
+            return
+        if isinstance(replica, ExternalReplica):
+            if not replica.accepts():
+                self._refuse(call, Status.REJECTED, RATE_LIMITED)
+                return
+        elif request.prefix_ids and engine.enable_prefix_caching:
+            self._cluster.arrivals.describe(request, engine.block_size)
+        call.number = number
+        self.sent += 1
+        self._attempts[index] += 1
+        seen = slot.snapshot
+        seen.in_flight += 1
+        seen.in_flight_tokens += request.input_tokens
+        seen.queued_tokens += request.input_tokens
+        self._load.in_flight += 1
+        if self.watches and (watch := self.watches.get(slot.pool.name)):
+            watch.sent += 1
+        replica.submit(request)
+
+    def _left(self, call: Call) -> None:
+        """The attempt of `call` is no longer at its replica."""
+        request, seen = call.request, self._slots[call.number].snapshot
+        seen.in_flight -= 1
+        seen.in_flight_tokens -= request.input_tokens
+        if not call.begun:
+            seen.queued_tokens -= request.input_tokens
+        self._load.in_flight -= 1
+        call.number = NOWHERE
+        if request.cached_tokens or request.preemptions:
+            self._recorder.history(request)
+
+    # -- what engines tell ----------------------------------------------------------------------------------------------
+
+    def first_token(self, index: int, at_s: float) -> None:
+        """See Observer. The router counts the prompt as done at once, a step before the token comes."""
+        call = self._calls.get(index)
+        if call is None or call.number == NOWHERE:
+            return
+        call.begun = True
+        slot = self._slots[call.number]
+        slot.snapshot.queued_tokens -= call.request.input_tokens
+        if not call.done_tokens:
+            self._first_token_s[index] = at_s
+        if self.watches and (watch := self.watches.get(slot.pool.name)):
+            watch.first_token(at_s, at_s - call.request.arrival_s)
+
+    def finished(self, request: EngineRequest, at_s: float) -> None:
+        """See Observer: the router learns it at once, the response having passed through it."""
+        call = self._calls.get(request.index)
+        if call is None or call.request is not request or call.number == NOWHERE:
+            return  # its client had left while the last token was on its way
+        number = call.number
+        self._left(call)
+        load = self._load
+        load.completions_per_s = load.completions_per_s * exp((self._answered_s - at_s) / RECENT_S) + 1 / RECENT_S
+        self._answered_s = at_s
+        if self._review is None or not self._sent_on(call, number, at_s):
+            self._recorder.finish_s[request.index] = at_s
+            self._end(call, Status.COMPLETED, "")
+        self._settle(number)
+
+    def _sent_on(self, call: Call, number: int, now: float) -> bool:
+        """Whether the policy wants a better answer than the one of replica `number`, which its client has not seen."""
+        review = self._review
+        assert review is not None
+        answered = call.request
+
+        def ask(request: EngineRequest, snapshots: Sequence[object]) -> object:
+            return review(answered, number, self._snapshots) or (NOWHERE, "")
+
+        where, reason = self._cluster.decide(ask, answered)
+        self._first_token_s[answered.index] = now  # the answer is passed on as a whole
+        if where == NOWHERE and not reason:
+            return False
+        call.done_tokens = 0
+        call.attempt(now)
+        if where >= 0:
+            self._send(call, where)
+        else:
+            self._refuse(call, Status.REJECTED, reason)
+        return True
+
+    def lost(self, slot: Slot, requests: Sequence[EngineRequest], reason: str) -> None:
+        """The replica in `slot` is gone, and with it what it had in flight."""
+        options, now = self._options.router, self._env.now
+        for request in requests:
+            call = self._calls.get(request.index)
+            if call is None or call.request is not request or call.number == NOWHERE:
+                continue
+            self._left(call)
+            self._forget_token(call, request.generated_tokens if options.on_loss == "resume" else 0)
+            if options.on_loss == "fail" or call.resends >= options.most_resends:
+                self._refuse(call, Status.FAILED, reason)
+            else:
+                call.resends += 1
+                call.attempt(now)
+                self._route(call, reason)
+
+    def _forget_token(self, call: Call, kept_tokens: int) -> None:
+        """An attempt has ended early: only `kept_tokens` more of the answer remain."""
+        call.done_tokens = min(call.done_tokens + kept_tokens, call.original.max_tokens - 1)
+        if not call.done_tokens:
+            self._first_token_s[call.original.index] = _NAN
+
+    # -- clients leave, ask again, and are done ---------------------------------------------------------------------------
+
+    def _time_out(self, call: Call, tries: int) -> None:
+        if call.tries == tries:
+            self._leave(call, TIMED_OUT)
+
+    def _leave(self, call: Call, reason: str, *, for_good: bool = False) -> None:
+        """The client hangs up; it may ask again later unless it leaves for good."""
+        if call.over:
+            return
+        self._take_back(call)
+        if for_good:
+            self._end(call, Status.CANCELLED, reason)
+        else:
+            self._refuse(call, Status.CANCELLED, reason)
+
+    def _take_back(self, call: Call) -> None:
+        """Nobody waits for the attempt of `call` any longer, wherever it is."""
+        if call.held:
+            call.held = False
+            assert self._queue is not None
+            self._queue.remove(call.request)
+        elif call.number != NOWHERE:
+            number = call.number
+            replica = self._slots[number].replica
+            assert replica is not None
+            self._left(call)
+            replica.abort(call.request)
+            self._settle(number)
+
+    def _refuse(self, call: Call, status: Status, reason: str) -> None:
+        """The client gets no answer this time: it asks again later, or gives up."""
+        retries, index = self._options.clients.retries, call.original.index
+        call.done_tokens = 0
+        self._first_token_s[index] = _NAN
+        if call.tries >= retries.most or _RETRIED_AS[status] not in retries.on:
+            self._end(call, status, reason)
+            return
+        wait_s = min(retries.backoff_s * retries.factor**call.tries, retries.longest_s)
+        if retries.jitter:
+            wait_s *= 1 + retries.jitter * rng.stream(self._cluster.seed, "backoff", index, call.tries).uniform(-1, 1)
+        call.tries += 1
+        call.resends = 0
+        self._at(self._env.now + wait_s, lambda: self._ask(call))
+
+    def _end(self, call: Call, status: Status, reason: str) -> None:
+        """The call is over."""
+        call.over = True
+        index = call.original.index
+        del self._calls[index]
+        if status is not Status.COMPLETED:
+            self._recorder.unanswered(index, status, reason)
+            self._recorder.left_s[index] = self._env.now
+        if self.ended is not None:
+            self.ended(call.original)
+        self._pump()
+        self._cluster.see_whether_over()
+
+    # -- the queue, the router ------------------------------------------------------------------------------------------
+
+    def _recount(self) -> None:
+        """Other replicas take requests: how many there are, and how much room that is."""
+        ready = [slot for slot in self._slots if self._cluster.members[slot.number]]
+        self._load.ready_replicas = len(ready)
+        self._load.seats = sum(slot.pool.variant.max_num_seqs for slot in ready)
+
+    def _hold(self, call: Call) -> None:
+        queue, now = self._queue, self._env.now
+        assert queue is not None
+        reason = queue.push(call.request, now)
+        if reason is not None:
+            self._refuse(call, Status.REJECTED, reason)
+            return
+        call.held = True
+        self._expire_later()
+
+    def _expire_later(self) -> None:
+        queue = self._queue
+        assert queue is not None
+        due_s = queue.next_expiry_s
+        if due_s is not None and (self._expiry_s is None or due_s < self._expiry_s):
+            self._expiry_s = due_s
+            self._at(due_s, self._expire)
+
+    def _expire(self) -> None:
+        """Turn away those who have been held for too long."""
+        queue = self._queue
+        assert queue is not None
+        self._expiry_s = None
+        for request in queue.expire(self._env.now):
+            call = self._calls[request.index]
+            call.held = False
+            self._refuse(call, Status.REJECTED, WAITED_TOO_LONG)
+        self._expire_later()
+
+    def _pump(self) -> None:
+        """Send on what is held, while there is room."""
+        queue = self._queue
+        if queue is None or self._pumping:
+            return
+        self._pumping = True  # a call that ends at once pumps again
+        while len(queue) and queue.has_room(self._load):
+            request = queue.pop(self._env.now)
+            if request is None:
+                break
+            call = self._calls[request.index]
+            call.held = False
+            self._route(call)
+            if call.held:  # its own replicas are not up
+                break
+        self._pumping = False
+
+    def _settle(self, number: int) -> None:
+        slot = self._slots[number]
+        if slot.state is State.DRAINING:
+            self._cluster.life.settle(slot)
+
+    def restart(self, down_s: float) -> None:
+        """The router dies now with all its connections and everything it knew; it is back in `down_s` seconds."""
+        self._back_s = self._env.now + down_s
+        remake = self._options.remake
+        if remake is not None:
+            self._use(remake())
+        for call in list(self._calls.values()):
+            if call.held or call.number != NOWHERE:
+                self._take_back(call)
+                self._refuse(call, Status.FAILED, ROUTER_DIED)
+
+    def _at(self, at_s: float, act: Callable[[], None]) -> None:
+        self._env.schedule_at(StandingEvent(self._env, lambda _now: act()), NORMAL, at_s)
