@@ -8,7 +8,8 @@ Three files to read first:
 2. `engine/scheduler.py`: vLLM's scheduler, one iteration at a time.
 3. `fleet/cluster.py`: replicas, router and clock.
 
-Public API: `load(path)` reads a scenario, `run(scenario)` replays it under each of its policies.
+Public API: `load(path)` reads a scenario, `run(scenario)` replays it under each of its policies, `compare(scenario)`
+replays them in many worlds and says which differences are noise.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simroute.scenario.compare import compare
     from simroute.scenario.loader import load
     from simroute.scenario.run import run
 
-__all__ = ["__version__", "load", "run"]
+__all__ = ["__version__", "compare", "load", "run"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"load": "simroute.scenario.loader", "run": "simroute.scenario.run"}
+_HOMES = {
+    "compare": "simroute.scenario.compare",
+    "load": "simroute.scenario.loader",
+    "run": "simroute.scenario.run",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ FLOORS = [
     {"engine", "policy", "results"},
     {"hardware"},
     {"workload"},
-    {"errors", "interrupt", "rng", "units"},
+    {"errors", "interrupt", "rng", "units", "yamlfile"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FRONT_DOORS = {"__init__", "__main__"}

@@ -132,11 +132,11 @@ def test_the_python_of_the_docs_runs(tmp_path):
 
 @pytest.mark.parametrize("fragment", blocks(SCENARIOS, "yaml")[1:])
 def test_every_fragment_of_the_docs_fits_the_schema(fragment):
-    from ruamel.yaml import YAML
+    from simroute.yamlfile import parse
 
     pool = {"name": "good", "model": "Llama-3.1-8B", "gpu": "H100"}
     whole = {"name": "x", "traffic": {"traces": [{"path": "t.csv"}]}, "pools": [pool]}
-    Scenario.model_validate(whole | dict(YAML(typ="safe").load(fragment)))
+    Scenario.model_validate(whole | parse(fragment).value)
 
 
 def test_every_field_and_metric_is_in_the_docs():
@@ -153,5 +153,5 @@ def test_help_answers_at_once():
     """Not a stopwatch: what makes help slow is importing what it does not need."""
     code = "import sys; import simroute.cli.main; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    heavy = {"numpy", "pandas", "pyarrow", "plotly", "jinja2", "scipy", "simpy", "pydantic", "rich", "ruamel"}
+    heavy = {"numpy", "pandas", "pyarrow", "plotly", "jinja2", "scipy", "simpy", "pydantic", "rich", "yaml"}
     assert heavy & set(loaded.stdout.split()) == set()

@@ -49,12 +49,12 @@ def _missing(steps: Steps, metas: Sequence[RunMeta]) -> Iterator[str]:
     decode = steps.decodes_only & (steps["decode_seqs"] > 0)
     prefill = ~steps.decodes_only
     seqs, chunks = steps["decode_seqs"][decode], steps["prefill_tokens"][prefill]
-    if _spread(seqs) < LEAST_SPREAD:
-        yield f"decode batches of {_listed(1, max(meta.max_num_seqs for meta in metas), seqs)} requests"
+    most, largest = (max(getattr(meta, name) for meta in metas) for name in ("max_num_seqs", "max_num_batched_tokens"))
+    if _spread(seqs) < min(LEAST_SPREAD, most):
+        yield f"decode batches of {_listed(1, most, seqs)} requests"
     elif _spread(steps["decode_context_tokens"][decode] / seqs) < LEAST_SPREAD:
         yield "the same decode batches at contexts a few times as long"
-    if _spread(chunks) < LEAST_SPREAD:
-        largest = max(meta.max_num_batched_tokens for meta in metas)
+    if _spread(chunks) < min(LEAST_SPREAD, max(largest / SMALLEST_CHUNK, 1.0)):
         yield f"prefill chunks of {_listed(min(SMALLEST_CHUNK, largest), largest, chunks)} tokens"
     if len(steps) < LEAST_STEPS:
         yield f"repetitions: at least {LEAST_STEPS} steps in all"

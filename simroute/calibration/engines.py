@@ -66,9 +66,9 @@ def graph_sizes_of(meta: RunMeta) -> tuple[tuple[int, ...], ...]:
         return ()
     compilation = given.get("compilation_config")
     nested = compilation if isinstance(compilation, Mapping) else {}
-    told = given.get("cudagraph_capture_sizes") or nested.get("cudagraph_capture_sizes")
+    told = given.get("cudagraph_capture_sizes", nested.get("cudagraph_capture_sizes"))
     if isinstance(told, Sequence) and not isinstance(told, str):
-        return (tuple(sorted({int(size) for size in told})),)
+        return (tuple(sorted({int(size) for size in told})),) if told else ()
     largest = min(2 * meta.max_num_seqs, LARGEST_DEFAULT_GRAPH)
     sizes = (1, 2, 4, *range(8, 256, 8), *range(256, LARGEST_DEFAULT_GRAPH + 1, 16))
     return (tuple(size for size in sizes if size <= largest),)

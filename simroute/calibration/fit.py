@@ -26,6 +26,8 @@ LEAST_BIAS_SD = 0.01
 LONE_BIAS_SD = 0.05
 """What a run shares in error when it has only a sweep or only one load to tell: steps under load have been seen to
 run 4 to 8 % longer than in a sweep where client and engine share a machine."""
+PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+"""Of the errors of single steps, what the file keeps of their distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,12 @@ def with_loads(run: Run, kept: Sequence[float]) -> Run:
 
     Raises CalibrationError for a fraction that the run has no load phase of.
     """
-    loads = {phase.fraction: i for i, phase in enumerate(run.meta.phases) if phase.kind == "load"}
+    loads = {i: phase.fraction for i, phase in enumerate(run.meta.phases) if phase.kind == "load"}
     for fraction in kept:
-        if fraction not in loads:
-            known = ", ".join(f"{known:g}" for known in loads if known is not None) or "none"
+        if fraction not in loads.values():
+            known = ", ".join(f"{known:g}" for known in loads.values() if known is not None) or "none"
             raise CalibrationError(f"{run.name}: no load at {fraction:g} of capacity: has {known}")
-    dropped = [i for fraction, i in loads.items() if fraction not in kept]
+    dropped = [i for i, fraction in loads.items() if fraction not in kept]
     tables = (table[~table["phase"].isin(dropped)].reset_index(drop=True) for table in (run.iterations, run.requests))
     iterations, requests = tables
     return replace(run, iterations=iterations, requests=requests)
@@ -101,11 +103,16 @@ def _error(found: StepFit) -> FitError:
     """Errors of single steps from the folds; of whole runs from how far sweeps and loads lie apart in level, or parts
     of one load in time, whichever is more.
     """
-    errors = np.abs(found.errors)
+    signed = found.errors
+    errors = np.abs(signed)
     logs = np.log(found.level[found.group_steps > 0])
     apart = float(np.std(logs, ddof=1)) if len(logs) > 1 else LONE_BIAS_SD
-    bias_sd = max(apart, found.drift_sd, LEAST_BIAS_SD)
-    return FitError(median=float(np.median(errors)), p90=float(np.quantile(errors, 0.9)), bias_sd=bias_sd)
+    return FitError(
+        median=float(np.median(errors)),
+        p90=float(np.quantile(errors, 0.9)),
+        bias_sd=max(apart, found.drift_sd, LEAST_BIAS_SD),
+        percentiles=dict(zip(PERCENTILES, np.percentile(signed, PERCENTILES).tolist(), strict=True)),
+    )
 
 
 def _provenance(run: Run, sha256: str | None) -> Provenance:

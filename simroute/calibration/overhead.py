@@ -3,16 +3,19 @@
 Owns the matching of requests to the steps that served them: on the way in, requests that found the engine idle (the
 next step holds their whole prompt or its first chunk); on the way out, every request whose first token left with the
 last step that finished a prompt before it. Requests of load count where there are enough: a sweep sends its requests in
-bursts, in which each waits for the others. Imports numpy, hardware's calibration and this room's runs, solve and steps.
+bursts, in which each waits for the others. The error of the terms is that of their estimate: a jackknife over blocks of
+consecutive requests, for neighbours share the machine's moods. Imports numpy, hardware's calibration and this room's
+runs, solve and steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from simroute.calibration.runs import Run
 from simroute.calibration.solve import Floats, robust_relative
@@ -26,11 +29,13 @@ LEAST_REQUESTS = 8
 """Fewer matched requests than this say nothing."""
 LONGEST_S = 1.0
 """A wait longer than this is no overhead but a mismatch of request and step."""
+BLOCKS = 20
+"""Blocks of consecutive requests, each of which is left out once to see how far the terms move."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """The fitted terms, the requests that they rest on (in, out), and their error as a median of |relative| errors."""
+    """The fitted terms with their errors, and the requests that they rest on: on the way in, on the way out."""
 
     terms: RequestTerms
     inbound: int
@@ -46,9 +51,38 @@ def fit_overhead(runs: Sequence[Run]) -> Overhead | None:
         tokens, in_s, out_s = _joined([_ways(run, range(len(run.meta.phases))) for run in measured])
     if min(len(in_s), len(out_s)) < LEAST_REQUESTS:
         return None
-    fixed_s, token_s = _line(tokens, in_s)
-    terms = RequestTerms(overhead_ms=(fixed_s + float(np.median(out_s))) * 1e3, per_input_token_us=token_s * 1e6)
-    return Overhead(terms, len(in_s), len(out_s))
+    return Overhead(_terms(tokens, in_s, out_s), len(in_s), len(out_s))
+
+
+def _terms(tokens: Floats, in_s: Floats, out_s: Floats) -> RequestTerms:
+    """A line over the prompt's tokens for the way in, the median for the way out, and how far both may be off.
+
+    A term that comes out as 0 is taken as known, and the error of the other with it.
+    """
+    both = np.ones(2)
+    line = _line(tokens, in_s, both)
+    found = line > 0
+    inward = _jackknifed(len(in_s), lambda rest: _line(tokens[rest], in_s[rest], found))
+    outward = _jackknifed(len(out_s), lambda rest: np.array([np.median(out_s[rest])]))
+    covariance = inward + np.diag([float(outward[0, 0]), 0.0])
+    fixed_s, token_s = np.sqrt(np.diag(covariance)).tolist()
+    terms = RequestTerms(
+        overhead_ms=(float(line[0]) + float(np.median(out_s))) * 1e3,
+        per_input_token_us=float(line[1]) * 1e6,
+        overhead_error_ms=fixed_s * 1e3,
+    )
+    if not (fixed_s > 0 and token_s > 0):
+        return terms
+    together = float(np.clip(covariance[0, 1] / (fixed_s * token_s), -1.0, 1.0))
+    return terms.model_copy(update={"per_input_token_error_us": token_s * 1e6, "error_correlation": together})
+
+
+def _jackknifed(count: int, estimate: Callable[[NDArray[np.bool_]], Floats]) -> Floats:
+    """The covariance of `estimate`, which is given the rows to use: all of `count` but one block after another."""
+    block = np.arange(count) * min(BLOCKS, count) // count
+    found = np.array([estimate(block != left_out) for left_out in range(int(block[-1]) + 1)])
+    apart = found - found.mean(axis=0)
+    return np.asarray((len(found) - 1) / len(found) * (apart.T @ apart))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +144,7 @@ def _outbound(requests: pd.DataFrame, steps: pd.DataFrame, outs_s: Floats) -> Fl
     return np.asarray(wait_s[wait_s < LONGEST_S])
 
 
-def _line(tokens: Floats, seconds: Floats) -> tuple[float, float]:
-    """(seconds, seconds a token) of the robust line through `seconds`, both at least 0."""
-    matrix = np.column_stack([np.ones(len(tokens)), tokens])
-    fixed_s, token_s = robust_relative(matrix, np.maximum(seconds, 1e-6), np.ones(len(tokens))).values.tolist()
-    return fixed_s, token_s
+def _line(tokens: Floats, seconds: Floats, wanted: ArrayLike) -> Floats:
+    """[seconds, seconds a token] of the robust line through `seconds`, both at least 0; 0 where not `wanted`."""
+    matrix = np.column_stack([np.ones(len(tokens)), tokens]) * np.asarray(wanted)
+    return robust_relative(matrix, np.maximum(seconds, 1e-6), np.ones(len(tokens))).values

@@ -261,9 +261,18 @@ def _engine(scheduler: Any) -> dict[str, Any]:
         "max_num_seqs": lambda: int(attribute(config + "scheduler_config.max_num_seqs")),
         "max_num_batched_tokens": lambda: int(attribute(config + "scheduler_config.max_num_batched_tokens")),
         "async_scheduling": lambda: bool(attribute(config + "scheduler_config.async_scheduling")),
+        "scheduling_policy": lambda: str(attribute(config + "scheduler_config.policy")),
+        "enable_chunked_prefill": lambda: bool(attribute(config + "scheduler_config.enable_chunked_prefill")),
+        "long_prefill_token_threshold": lambda: int(
+            attribute(config + "scheduler_config.long_prefill_token_threshold")
+        ),
         "max_model_len": lambda: int(attribute(config + "model_config.max_model_len")),
         "model": lambda: str(attribute(config + "model_config.model")),
         "dtype": lambda: str(attribute(config + "model_config.dtype")),
+        "enforce_eager": lambda: bool(attribute(config + "model_config.enforce_eager")),
+        "cudagraph_capture_sizes": lambda: [
+            int(size) for size in attribute(config + "compilation_config.cudagraph_capture_sizes")
+        ],
         "quantization": lambda: _plain(attribute(config + "model_config.quantization")),
         "tensor_parallel": lambda: int(attribute(config + "parallel_config.tensor_parallel_size")),
         "load_format": lambda: str(attribute(config + "load_config.load_format")),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from simroute.calibration.runs import Phase, Run, RunMeta
+from simroute.calibration.runs import CUT, Phase, Run, RunMeta
 from simroute.engine.config import EngineConfig
 from simroute.errors import CalibrationError, UsageError, unknown
 from simroute.fleet.cluster import simulate
@@ -30,14 +30,14 @@ from simroute.workload.trace import Trace
 if TYPE_CHECKING:
     import pandas as pd
 
-CUT = "cut"
-"""How the error of a request begins that was cut off, rather than refused: it loaded the engine until then."""
 POOL = "replica"
 """The name of the one pool, of one replica, that stands for the measured engine."""
 TOKENS_PER_CHUNK = 1.1
 """Up to here a gap between two chunks is taken as a gap between two tokens: a client that falls behind now and then
 receives two tokens at once."""
-_ENGINE_ARGS = {"scheduling_policy": "policy", "long_prefill_token_threshold": "long_prefill_token_threshold"}
+_ENGINE_ARGS = {"scheduling_policy": "policy"} | {
+    name: name for name in ("long_prefill_token_threshold", "enable_chunked_prefill")
+}
 """Arguments of vLLM that change the schedule and have no field of their own in meta.json."""
 
 

@@ -7,7 +7,9 @@ read them. Every time is in seconds on one clock, the run's own. Imports errors 
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,7 +54,14 @@ REQUEST_COLUMNS = {
     "error": "string",  # null when ok
 }
 POSITIVE = {ITERATIONS: ("service_s",), REQUESTS: ("input_tokens", "output_tokens")}
+NOT_NEGATIVE: dict[str, tuple[str, ...]] = {
+    ITERATIONS: tuple(name for name in ITERATION_COLUMNS if name not in {"t_s", "service_s"}),
+    REQUESTS: ("phase",),
+}
+FINITE = {ITERATIONS: ("t_s", "service_s", "sched_s"), REQUESTS: ("arrival_s",)}
 NULLABLE = {"first_token_s", "finish_s", "error"}
+CUT = "cut"
+"""How the error of a request begins that was cut off, rather than refused: it loaded the engine until then."""
 
 
 class _Strict(BaseModel):
@@ -67,7 +76,7 @@ class Host(_Strict):
 
 
 class Phase(_Strict):
-    """One stretch of a run. `ok` is False when it was cut short or the server failed: its rows are incomplete."""
+    """One stretch of a run. `ok` is False when requests of it failed: it is measured again, and not validated on."""
 
     name: str
     kind: Literal["sweep", "capacity", "load"]
@@ -156,7 +165,7 @@ def read_run(path: Path) -> Run:
     """
     if not path.is_dir():
         raise CalibrationError(f"{path}: not a run directory; `simroute calibrate measure -o {path} ...` writes one")
-    meta = _read_meta(path / META)
+    meta = read_meta(path / META)
     iterations = _read_table(path / ITERATIONS, ITERATION_COLUMNS)
     requests = _read_table(path / REQUESTS, REQUEST_COLUMNS)
     whole = replace(Run(meta, iterations, requests), name=str(path))
@@ -186,7 +195,8 @@ def empty_table(columns: dict[str, str]) -> pd.DataFrame:
     return _schema(columns).empty_table().to_pandas()
 
 
-def _read_meta(path: Path) -> RunMeta:
+def read_meta(path: Path) -> RunMeta:
+    """The meta.json at `path`. Raises CalibrationError."""
     try:
         return RunMeta.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -231,11 +241,17 @@ def _checked(table: pa.Table, path: Path) -> pd.DataFrame:
     for name in table.column_names:
         if name not in NULLABLE and table.column(name).null_count:
             raise CalibrationError(f"{path}: column {name}: has {table.column(name).null_count} empty values")
-    for name in POSITIVE[path.name]:
-        wrong = frame.index[~(frame[name] > 0)]
-        if len(wrong):
-            got = frame[name][wrong[0]]
-            raise CalibrationError(f"{path}: row {wrong[0]}: {name}: must be above 0, got {got:g} ({len(wrong)} such)")
+    rules: tuple[tuple[Mapping[str, tuple[str, ...]], str, Callable[[Any], Any]], ...] = (
+        (POSITIVE, "above 0", lambda values: values > 0),
+        (NOT_NEGATIVE, "at least 0", lambda values: values >= 0),
+        (FINITE, "a finite number", lambda values: values.abs() < math.inf),
+    )
+    for columns, allowed, holds in rules:
+        for name in columns[path.name]:
+            wrong = frame.index[~holds(frame[name])]
+            if len(wrong):
+                got, such = frame[name][wrong[0]], f"{len(wrong)} such"
+                raise CalibrationError(f"{path}: row {wrong[0]}: {name}: must be {allowed}, got {got:g} ({such})")
     return frame
 
 

@@ -42,15 +42,18 @@ def nonnegative(matrix: Floats, target: Floats) -> Floats:
 def compressed(matrix: Floats, target: Floats) -> tuple[Floats, Floats]:
     """As few rows as `matrix` has columns (and one more) that have the same least-squares solutions and residual.
 
-    The square root of the normal equations' matrix, summed over chunks of rows.
+    The square root of the normal equations' matrix, summed over chunks of rows. Columns are brought to one size for it:
+    some count pairs of tokens, others requests, and the digits of the small ones must not drown.
     """
     both = np.column_stack([matrix, target])
     total = np.zeros((both.shape[1], both.shape[1]))
     for begin in range(0, len(both), CHUNK_ROWS):
         chunk = both[begin : begin + CHUNK_ROWS]
         total += chunk.T @ chunk
-    values, vectors = np.linalg.eigh(total)
-    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    size = np.sqrt(np.diag(total))
+    scale = np.where(size > 0, size, 1.0)
+    values, vectors = np.linalg.eigh(total / np.outer(scale, scale))
+    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T * scale
     return root[:, :-1], root[:, -1]
 
 

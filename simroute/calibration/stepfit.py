@@ -259,6 +259,8 @@ def _covariance(matrix: Floats, found: _Settled, change: Floats) -> Floats:
     steps, solved = found.used, found.solved
     active = solved.values > 0
     relative = matrix[:, active] / steps.duration_s[:, None]
+    size = np.sqrt(np.einsum("ij,ij->j", relative, relative))
+    relative = relative / size  # (pairs of tokens and requests differ by more than the digits of a float)
     weights = found.weights * solved.weights
     half, _ = compressed(relative * np.sqrt(weights)[:, None], weights)
     bread = np.linalg.pinv(half.T @ half)
@@ -267,7 +269,7 @@ def _covariance(matrix: Floats, found: _Settled, change: Floats) -> Floats:
     summed = np.column_stack([np.bincount(blocks, column) for column in scores.T])
     few = len(summed) / max(len(summed) - int(active.sum()), 1)
     whole = np.zeros((len(active), len(active)))
-    whole[np.ix_(active, active)] = bread @ (summed.T @ summed) @ bread * few
+    whole[np.ix_(active, active)] = bread @ (summed.T @ summed) @ bread * few / np.outer(size, size)
     return np.asarray(change @ whole @ change.T)
 
 

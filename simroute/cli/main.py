@@ -14,6 +14,7 @@ import typer.core
 
 from simroute import __version__, interrupt
 from simroute.cli import calibrate, capability, catalogue, scenario, trace
+from simroute.cli.compare import compare
 from simroute.cli.run import EXIT_INTERRUPTED, run
 from simroute.errors import SimrouteError
 
@@ -47,6 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.command()(compare)
 app.command()(scenario.check)
 app.command()(scenario.schema)
 app.add_typer(trace.app, name="trace")

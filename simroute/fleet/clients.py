@@ -94,7 +94,7 @@ class _Thinking:
 
 
 class Users(_Thinking):
-    """So many users take the trace's requests in order, each the next one when its last has ended and it has thought."""
+    """So many users take the trace's requests in order, each the next when its last has ended and it has thought."""
 
     def __init__(
         self,

@@ -112,9 +112,7 @@ class _Faults:
 
     def slow(self, straggler: Straggler) -> None:
         """A replica gets slow for a while."""
-        slot = next(
-            s for s in self._cluster.slots if s.pool.name == straggler.pool and s.ordinal == straggler.ordinal
-        )
+        slot = next(s for s in self._cluster.slots if s.pool.name == straggler.pool and s.ordinal == straggler.ordinal)
         if not isinstance(slot.replica, Replica):
             return
         slot.replica.slow_down(straggler.factor)

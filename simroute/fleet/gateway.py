@@ -94,7 +94,7 @@ class Gateway:
         """(requests held, requests sent to replicas so far)."""
         return self.held, self.sent
 
-    # -- a request comes ------------------------------------------------------------------------------------------------
+    # -- a request comes ----------------------------------------------------------------------------------------------
 
     def take(self, request: EngineRequest) -> None:
         """A client sends `request` now."""
@@ -205,7 +205,7 @@ class Gateway:
         if request.cached_tokens or request.preemptions:
             self._recorder.history(request)
 
-    # -- what engines tell ----------------------------------------------------------------------------------------------
+    # -- what engines tell --------------------------------------------------------------------------------------------
 
     def first_token(self, index: int, at_s: float) -> None:
         """See Observer. The router counts the prompt as done at once, a step before the token comes."""
@@ -278,7 +278,7 @@ class Gateway:
         if not call.done_tokens:
             self._first_token_s[call.original.index] = _NAN
 
-    # -- clients leave, ask again, and are done ---------------------------------------------------------------------------
+    # -- clients leave, ask again, and are done -----------------------------------------------------------------------
 
     def _time_out(self, call: Call, tries: int) -> None:
         if call.tries == tries:
@@ -336,7 +336,7 @@ class Gateway:
         self._pump()
         self._cluster.see_whether_over()
 
-    # -- the queue, the router ------------------------------------------------------------------------------------------
+    # -- the queue, the router ----------------------------------------------------------------------------------------
 
     def _recount(self) -> None:
         """Other replicas take requests: how many there are, and how much room that is."""

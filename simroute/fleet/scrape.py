@@ -1,4 +1,7 @@
-"""What the router knows of each replica. Owns `ScrapedReplica` and `Scraper`; may import engine, fleet.pool, policy, rng."""
+"""What the router knows of each replica, and when. Owns `ScrapedReplica`, `Signal` and `scrape`.
+
+May import engine, policy, workload and errors.
+"""
 
 from __future__ import annotations
 

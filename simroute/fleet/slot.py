@@ -1,4 +1,7 @@
-"""A place in the fleet, where one replica runs at a time. Owns `Slot` and `State`; may import engine, fleet, results."""
+"""A place in the fleet, where one replica runs at a time. Owns `Slot` and `State`.
+
+May import engine, fleet's other files and results.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,7 @@ class Slot:
             self.billed_s += now - self._since_s
             self._since_s = None
 
-    # -- its replica ----------------------------------------------------------------------------------------------------
+    # -- its replica --------------------------------------------------------------------------------------------------
 
     def put(self, replica: Replica | ExternalReplica, now: float) -> None:
         """`replica` is up here and takes requests."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Percent = Annotated[int, Field(ge=0, le=100)]
 Span = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 """Least and largest value measured, both included."""
 
@@ -97,6 +98,12 @@ class RequestTerms(Part):
     """For every request."""
     per_input_token_us: NonNegative = 0.0
     """For every token of the prompt."""
+    overhead_error_ms: NonNegative | None = None
+    """Standard error of `overhead_ms`; left out: not known, and taken as 0."""
+    per_input_token_error_us: NonNegative | None = None
+    """Standard error of `per_input_token_us`; left out: not known, and taken as 0."""
+    error_correlation: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Correlation of the two errors (left out: 0)."""
 
     @property
     def token_s(self) -> float:
@@ -106,6 +113,19 @@ class RequestTerms(Part):
     def overhead_s(self, input_tokens: int) -> float:
         """Seconds that a request of `input_tokens` waits outside the engine before its first token."""
         return self.overhead_ms * 1e-3 + self.token_s * input_tokens
+
+    def drawn(self, rng: np.random.Generator) -> RequestTerms:
+        """Terms that the measurements allow: both errors drawn together, normal, as far as neither falls below 0."""
+        first, second = rng.standard_normal(2).tolist()
+        together = self.error_correlation or 0.0
+        errors = (
+            (self.overhead_error_ms or 0.0) * first,
+            (self.per_input_token_error_us or 0.0) * (together * first + (1.0 - together**2) ** 0.5 * second),
+        )
+        values = (self.overhead_ms, self.per_input_token_us)
+        within = min([1.0, *(value / -error for value, error in zip(values, errors, strict=True) if value < -error)])
+        overhead_ms, token_us = (value + within * error for value, error in zip(values, errors, strict=True))
+        return self.model_copy(update={"overhead_ms": max(overhead_ms, 0.0), "per_input_token_us": max(token_us, 0.0)})
 
 
 class MeasuredRange(Part):
@@ -134,6 +154,8 @@ class FitError(Part):
     """90th percentile of the same."""
     bias_sd: NonNegative
     """Relative standard deviation of the error that a whole run has in common: what intervals rest on."""
+    percentiles: dict[Percent, float] | None = None
+    """Distribution of predicted / measured - 1: percentile to its value."""
 
 
 class Covariance(Part):
@@ -224,11 +246,12 @@ class Calibration(Part):
         return self
 
     def drawn(self, rng: np.random.Generator) -> Calibration:
-        """One calibration that the measurements allow: the numbers drawn from their covariance, all times one factor.
+        """One calibration that the measurements allow: step terms from their covariance, all times one factor, and what
+        a request costs outside the engine within its error.
 
         The factor, exp(N(0, bias_sd)), is the error that a whole run shares. A draw that goes below 0 is taken as far
-        as 0, all terms alike: what one term gives, another takes, so a term that is cut off by itself would leave the
-        others too large. GEMMs stay monotone.
+        as 0, all terms of a step alike: what one term gives, another takes, so a term that is cut off by itself would
+        leave the others too large. GEMMs stay monotone.
         """
         values = self.step.values()
         if self.covariance is not None:
@@ -239,4 +262,4 @@ class Calibration(Part):
             values |= {name: values[name] * (1 + error) for name, error in zip(names, errors.tolist(), strict=True)}
         factor = float(np.exp(rng.normal(0.0, self.error.bias_sd)))
         step = self.step.with_values({name: value * factor for name, value in values.items()})
-        return self.model_copy(update={"step": step})
+        return self.model_copy(update={"step": step, "request": self.request.drawn(rng)})

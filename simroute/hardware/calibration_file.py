@@ -1,7 +1,7 @@
 """Calibration files: YAML that a person can read and compare, checked when read, written whole or not at all.
 
 Owns the layout <folder>/<gpu>/<model>/<scheme>[-tpN][-fp8kv].yaml and where the shipped ones lie. Imports errors and
-calibration; ruamel where it is used.
+calibration.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from simroute.errors import CalibrationError
 from simroute.hardware.calibration import Calibration
+from simroute.yamlfile import Node, YamlError, parse, written
 
 SIGNIFICANT_DIGITS = 5
 """Digits of a written number: far beyond what any measurement of time supports."""
@@ -25,35 +26,32 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 def load_calibration(path: str | Path) -> Calibration:
     """The calibration in the file `path`. Raises CalibrationError naming the file and the field."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
     path = Path(path)
     try:
-        data = YAML(typ="safe").load(path.read_text("utf-8"))
-        return Calibration.model_validate(data)
+        tree = parse(path.read_text("utf-8"))
+        return Calibration.model_validate(tree.value)
     except OSError as error:
         raise CalibrationError(f"{path}: cannot read the calibration: {error.strerror}") from None
     except UnicodeDecodeError:
         raise CalibrationError(f"{path}: not a calibration: it is not text") from None
-    except MarkedYAMLError as error:
-        line = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else str(path)
-        raise CalibrationError(f"{line}: not YAML: {error.problem}") from None
-    except YAMLError as error:
-        raise CalibrationError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+    except YamlError as error:
+        where = f"{path}:{error.place[0]}:{error.place[1]}" if error.place else str(path)
+        raise CalibrationError(f"{where}: not YAML: {error}") from None
     except ValidationError as error:
-        raise CalibrationError(f"{path}: {_first(error)}") from None
+        raise CalibrationError(f"{path}{_first(error, tree)}") from None
 
 
-def _first(error: ValidationError) -> str:
-    """The first problem that pydantic found, with its field, and how many more there are."""
+def _first(error: ValidationError, tree: Node) -> str:
+    """The first problem that pydantic found, with its place and field, and how many more there are."""
     found = error.errors(include_url=False)
-    field = ".".join(str(key) for key in found[0]["loc"]) or "the file"
+    keys = found[0]["loc"]
+    line, column = tree.place_of(keys)
+    field = ".".join(str(key) for key in keys) or "the file"
     message = found[0]["msg"].removeprefix("Value error, ")
     got = found[0]["input"]
     shown = f", got {got!r}" if isinstance(got, str | int | float) and found[0]["type"] != "value_error" else ""
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"{field}: {message[:1].lower()}{message[1:]}{shown}{more}"
+    return f":{line}:{column} {field}: {message[:1].lower()}{message[1:]}{shown}{more}"
 
 
 def save_calibration(calibration: Calibration, path: str | Path) -> None:
@@ -76,29 +74,15 @@ def save_calibration(calibration: Calibration, path: str | Path) -> None:
 
 def calibration_text(calibration: Calibration) -> str:
     """The content of the file: the same calibration gives the same text."""
-    import io
-
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.width = 120
-    yaml.default_flow_style = False
-    text = io.StringIO()
-    yaml.dump(_plain(calibration.model_dump(exclude_none=True)), text)
-    return f"# {HEADER}\n{text.getvalue()}"
+    return f"# {HEADER}\n{written(_plain(calibration.model_dump(exclude_none=True)))}"
 
 
 def _plain(value: Any) -> Any:
-    """The values as the file writes them: floats rounded, short lists of numbers on one line, nothing empty."""
-    from ruamel.yaml.comments import CommentedSeq
-
+    """The values as the file writes them: floats rounded, nothing empty."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items() if item not in ((), [], {})}
     if isinstance(value, list | tuple):
-        items = CommentedSeq(_plain(item) for item in value)
-        if all(isinstance(item, int | float) for item in value):
-            items.fa.set_flow_style()
-        return items
+        return [_plain(item) for item in value]
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value
 
 

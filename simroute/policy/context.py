@@ -182,7 +182,8 @@ class Group:
         self._decisions = tuple(Decision(r) for r in fleet)
         self._replicas = context.replicas_of(pools)
         self._whole_fleet = len(self._replicas) == len(fleet)
-        self.choices = tuple(self._decisions[r] for r in self._replicas) or (Decision(-1, NO_REPLICA if pools else NO_VARIANT),)
+        rejection = Decision(-1, NO_REPLICA if pools else NO_VARIANT)
+        self.choices = tuple(self._decisions[r] for r in self._replicas) or (rejection,)
 
     def least(self, snapshots: Sequence[Snapshot], load: Callable[[Snapshot], Any]) -> Decision:
         """The replica with the least `load` (any ordered value); equal loads go to the lowest replica number."""

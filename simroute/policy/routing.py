@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from simroute.errors import SimrouteError, UsageError
+from simroute.policy.affinity import SessionAffinity
 from simroute.policy.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
 from simroute.policy.cascade import Cascade
 from simroute.policy.context import PolicyContext
@@ -20,10 +21,14 @@ from simroute.policy.latency import CostAware, JoinShortestExpectedWait, Latency
 from simroute.policy.length_split import LengthSplit
 from simroute.policy.loading import NoOptions, imported, is_path, offered
 from simroute.policy.options import OptionProblem, problems_in
+from simroute.policy.oracle import Oracle
+from simroute.policy.prefix import PrefixAffinity, PrefixPrecise
 from simroute.policy.quant_aware import QuantAware
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.policy.spillover import Spillover
+from simroute.policy.tokens import LeastTokens
 from simroute.policy.two_level import PolicyChoice, TwoLevel
+from simroute.policy.weighted import Weighted
 
 __all__ = [
     "POLICIES",
@@ -42,6 +47,11 @@ POLICIES: dict[str, type[Any]] = {
     "power_of_two": PowerOfTwo,
     "least_kv": LeastKv,
     "static_tier": StaticTier,
+    "least_tokens": LeastTokens,
+    "session_affinity": SessionAffinity,
+    "prefix_affinity": PrefixAffinity,
+    "prefix_precise": PrefixPrecise,
+    "weighted": Weighted,
     "quant_aware": QuantAware,
     "join_shortest_expected_wait": JoinShortestExpectedWait,
     "latency_target": LatencyTarget,
@@ -51,6 +61,7 @@ POLICIES: dict[str, type[Any]] = {
     "cascade": Cascade,
     "spillover": Spillover,
     "two_level": TwoLevel,
+    "oracle": Oracle,
 }
 """Every built-in policy by name: a class with `Options` (a frozen model) and `__init__(options, context)`."""
 
@@ -75,8 +86,9 @@ def make_policy(name: str, options: Mapping[str, Any], context: PolicyContext) -
     problems = check_options(name, options)
     if problems:
         raise UsageError("\n".join(f"policy {name}: {problem}" for problem in problems))
+    made = _options_of(name).model_validate(dict(options))
     try:
-        policy: RoutingPolicy = policy_class(name)(_options_of(name).model_validate(dict(options)), context)
+        policy: RoutingPolicy = policy_class(name)(made, context)
     except SimrouteError:
         raise
     except Exception as error:
@@ -97,7 +109,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> list[OptionProblem]:
     if problems:
         return problems
     made = model.model_validate(dict(options))
-    chosen = ((key, getattr(made, key)) for key in model.model_fields)
+    chosen = ((key, getattr(made, key)) for key in type(made).model_fields)
     return [problem for key, value in chosen if isinstance(value, PolicyChoice) for problem in _inner(key, value)]
 
 

@@ -78,7 +78,7 @@ def attainment_by_class(ranked: Sequence[Summary], target: float) -> Grid:
     def cell(summary: Summary, name: str) -> Cell:
         return attainment(_at(summary["by_class"], name, "slo_attainment"), target)
 
-    return _by_class("Requests within their targets", ranked, target, cell)
+    return _by_group("Requests within their targets", "by_class", ranked, target, cell)
 
 
 def quality_by_class(ranked: Sequence[Summary], target: float) -> Grid:
@@ -89,7 +89,34 @@ def quality_by_class(ranked: Sequence[Summary], target: float) -> Grid:
         tone = attainment(1.0 - below, target).tone if below else ""
         return Cell(number(summary["quality"]["by_class"].get(name)), tone)
 
-    return _by_class("Expected quality of the answers (0 to 1)", ranked, target, cell)
+    return _by_group("Expected quality of the answers (0 to 1)", "by_class", ranked, target, cell)
+
+
+def tenants(ranked: Sequence[Summary], target: float) -> list[Grid]:
+    """What each tenant gets and what it costs, one row a policy; nothing where there is one tenant."""
+    if not several_tenants(ranked):
+        return []
+
+    def served(summary: Summary, name: str) -> Cell:
+        return attainment(_at(summary["by_tenant"], name, "slo_attainment"), target)
+
+    def paid(summary: Summary, name: str) -> Cell:
+        return _filled(_at(summary["by_tenant"], name, "cost_share"))
+
+    grids = [
+        _by_group("Requests within their targets, by tenant", "by_tenant", ranked, target, served),
+        _by_group("Share of the bill, by tenant", "by_tenant", ranked, target, paid),
+    ]
+    headers = [Header("policy"), Header("tenants"), Header("goodput"), Header("E2E per output token")]
+    rows = [
+        [_name(s, target), Cell(str(s["fairness"]["tenants"])), *map(Cell, map(number, _indices(s)))] for s in ranked
+    ]
+    return [*grids, Grid("Fairness between tenants (Jain's index: 1 is even)", headers, rows)]
+
+
+def several_tenants(summaries: Sequence[Summary]) -> bool:
+    """Whether there are tenants to be fair between."""
+    return any(summary["fairness"]["tenants"] > 1 for summary in summaries)
 
 
 def pools(summary: Summary) -> Grid:
@@ -132,8 +159,14 @@ def attainment(share: float | None, target: float) -> Cell:
     return Cell(percent(share), tone, share)
 
 
-def _by_class(caption: str, ranked: Sequence[Summary], target: float, cell: Callable[[Summary, str], Cell]) -> Grid:
-    names = list(dict.fromkeys(name for summary in ranked for name in summary["by_class"]))
+def _indices(summary: Summary) -> list[float | None]:
+    return [summary["fairness"][key] for key in ("goodput", "e2e_per_token")]
+
+
+def _by_group(
+    caption: str, key: str, ranked: Sequence[Summary], target: float, cell: Callable[[Summary, str], Cell]
+) -> Grid:
+    names = list(dict.fromkeys(name for summary in ranked for name in summary[key]))
     rows = [[_name(summary, target), *(cell(summary, name) for name in names)] for summary in ranked]
     return Grid(caption, [Header("policy"), *map(Header, names)], rows)
 

@@ -62,7 +62,11 @@ def _context(data: ReportInput) -> dict[str, Any]:
         "targets": {name: str(slo) for name, slo in data.slo.items()},
         "replicated": replicated(summaries),
         "comparison": cells.comparison(ranked, data.target),
-        "by_class": [cells.attainment_by_class(ranked, data.target), cells.quality_by_class(ranked, data.target)],
+        "by_class": [
+            cells.attainment_by_class(ranked, data.target),
+            cells.quality_by_class(ranked, data.target),
+            *cells.tenants(ranked, data.target),
+        ],
         "pools": [cells.pools(summary) for summary in ranked],
         "charts": drawn,
         "figures": {chart.key: chart.figure for chart in drawn},

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from simroute.report.cells import several_tenants
 from simroute.report.text import (
     ESTIMATED_MARK,
     collected_notes,
@@ -125,10 +126,27 @@ _COST: list[Column] = [
     ("\np99", lambda s: percent(s["kv_usage"]["p99"])),
     ("prefix\nhits", lambda s: percent(s["prefix_hit_rate"])),
 ]
+_TENANTS: list[Column] = [
+    ("\ntenants", lambda s: str(s["fairness"]["tenants"])),
+    ("fairness\ngoodput", lambda s: number(s["fairness"]["goodput"])),
+    ("\nE2E per token", lambda s: number(s["fairness"]["e2e_per_token"])),
+    ("least within\ntargets", lambda s: _extreme(s, "slo_attainment", min)),
+    ("largest share\nof the bill", lambda s: _extreme(s, "cost_share", max)),
+]
 _MEETING: Column = ("replicates\nwithin", lambda s: f"{s['replicates']['meets_targets']}/{s['replicates']['count']}")
 
 
 def _tables(summaries: Sequence[Summary]) -> list[tuple[str, list[Column]]]:
     """The tables to print: titles and columns."""
     meeting = [_MEETING] if summaries and all("replicates" in s for s in summaries) else []
-    return [("Latency", _LATENCY), ("Service", [*_SERVICE[:1], *meeting, *_SERVICE[1:]]), ("Fleet and cost", _COST)]
+    tables = [("Latency", _LATENCY), ("Service", [*_SERVICE[:1], *meeting, *_SERVICE[1:]]), ("Fleet and cost", _COST)]
+    return [*tables, ("Tenants", _TENANTS)] if several_tenants(summaries) else tables
+
+
+def _extreme(summary: Summary, key: str, choose: Callable[..., str]) -> str:
+    """The tenant with the least or the most of something, and how much of it."""
+    known = {name: part[key] for name, part in summary["by_tenant"].items() if part[key] is not None}
+    if not known:
+        return percent(None)
+    name = choose(known, key=lambda tenant: known[tenant])
+    return f"{name} {percent(known[name])}"

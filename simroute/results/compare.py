@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Summary = Mapping[str, Any]
+Standing = tuple[bool, float, float, float]
 
 TARGET_ATTAINMENT = 0.99
 """The share of all requests that must meet their SLO, and of all answers that must reach their class's quality floor.
@@ -30,17 +31,19 @@ def floor_kept(summary: Summary) -> float:
 
 
 def rank(summaries: Sequence[Summary], target: float = TARGET_ATTAINMENT) -> list[Summary]:
-    """Best first: those that meet the target by cost, then p99 TTFT; after them the others by nearness, then cost.
+    """Best first, by `standing`; of equals by name."""
+    return sorted(summaries, key=lambda summary: (standing(summary, target), summary["policy"]))
 
-    Nearness is the lesser of two shares: of the requests within their SLO, of the answers that reach their floor.
+
+def standing(summary: Summary, target: float = TARGET_ATTAINMENT) -> Standing:
+    """What policies are ranked by, the least first: whether the target is missed, how far, cost a month, p99 TTFT.
+
+    Those that meet the target go by cost, then p99 TTFT; after them the others by nearness (stated below zero), then
+    cost. Nearness is the lesser of two shares: of the requests within their SLO, of the answers that reach their floor.
     """
-
-    def key(summary: Summary) -> tuple[bool, float, float, float, str]:
-        good = meets(summary, target)
-        near = 0.0 if good else min(summary["slo_attainment"] or 0.0, floor_kept(summary))
-        return not good, -near, summary["cost_usd_per_month"], _p99_ttft_s(summary), summary["policy"]
-
-    return sorted(summaries, key=key)
+    good = meets(summary, target)
+    near = 0.0 if good else min(summary["slo_attainment"] or 0.0, floor_kept(summary))
+    return not good, -near, summary["cost_usd_per_month"], _p99_ttft_s(summary)
 
 
 def difference(summary: Summary, baseline: Summary) -> dict[str, float | None]:

@@ -26,13 +26,15 @@ _REASONS = {
 class StepTimes:
     """A pool's step times: their basis, the range they were measured in (None: an estimate), and two engine settings.
 
-    The settings say how large a batch can be and how much context a KV block holds.
+    The settings say how large a batch can be and how much context a KV block holds. `output_token_weight` is how many
+    prompt tokens an output token is worth in a replica's time: what the bill is shared out by.
     """
 
     basis: Basis
     measured: MeasuredRange | None
     block_size: int
     max_num_batched_tokens: int
+    output_token_weight: float = 1.0
 
 
 def extrapolated(run: FleetRun, step_times: Mapping[str, StepTimes]) -> dict[str, list[str]]:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +24,7 @@ from simroute.results.latency import (
     statistics,
 )
 from simroute.results.run import FleetRun, ReplicaTotals, Status
+from simroute.results.shares import MOST_TENANTS, busiest_tenants, cost_shares, fairness
 from simroute.results.slo import Slo, slo_for
 from simroute.results.stability import Stability, pool_stability, stability
 from simroute.units import HOURS_PER_MONTH, SECONDS_PER_HOUR, SECONDS_PER_WEEK
@@ -55,6 +57,9 @@ def summarise(
     met = _met(run, times, slo)
     label = stability(run)
     top = _sound_top(run, times, arrived, label)
+    paid = cost_shares(run, step_times)
+    groups = partial(_by_group, run, times, met, arrived, paid, top)
+    served = fairness(run, times, met, arrived)
     completed_tokens = _completed_tokens(run)
     gpu_seconds = sum(r.gpus * r.billed_s for r in run.replicas)
     beyond = extrapolated(run, step_times)
@@ -85,11 +90,16 @@ def summarise(
         "fleet": _fleet(run),
         **_cost(run.replicas, run.end_s, int(completed_tokens.sum())),
         "quality": _quality(run, quality, quality_floor),
-        "by_class": _by_group(run, times, met, arrived, top, run.trace.class_code, run.trace.class_names),
-        "by_tier": _by_group(run, times, met, arrived, top, run.trace.tier_code, run.trace.tier_names),
+        "by_class": groups(run.trace.class_code, run.trace.class_names),
+        "by_tier": groups(run.trace.tier_code, run.trace.tier_names),
+        "by_tenant": groups(run.trace.tenant_code, run.trace.tenant_names, busiest_tenants(run, arrived)),
+        "fairness": served,
         "by_pool": _by_pool(run, step_times, beyond),
     }
-    summary["notes"] = [*_notes(run, label, top), *(f"extrapolated: {line}" for line in beyond_range)]
+    summary["notes"] = [
+        *_notes(run, label, top, int(served["tenants"])),
+        *(f"extrapolated: {line}" for line in beyond_range),
+    ]
     return rounded(summary)  # type: ignore[no-any-return]
 
 
@@ -210,16 +220,14 @@ def _whole(number: float) -> float:
 
 def _fleet(run: FleetRun) -> dict[str, Any]:
     """What happened to the replicas, and how long some of them were up."""
-    ready = run.timeline.ready
+    ready, held = run.timeline.ready, run.timeline.held
     ours = [number for number, totals in enumerate(run.replicas) if totals.gpus]
     return {
         "starts": sum(run.replicas[i].starts for i in ours),
         "crashes": sum(run.replicas[i].crashes for i in ours),
-        "ready_share": _ratio(
-            sum(run.replicas[i].ready_s for i in ours), sum(run.replicas[i].billed_s for i in ours)
-        ),
-        "without_replica_share": float((~ready[:, ours].any(axis=1)).mean()) if ready is not None and len(ready) else 0.0,
-        "most_held": int(run.timeline.held.max(initial=0)) if run.timeline.held is not None else 0,
+        "ready_share": _ratio(sum(run.replicas[i].ready_s for i in ours), sum(run.replicas[i].billed_s for i in ours)),
+        "without_replica_share": 0.0 if ready is None else _ratio((~ready[:, ours].any(axis=1)).sum(), len(ready)),
+        "most_held": 0 if held is None else int(held.max(initial=0)),
         "token_usd": sum(totals.token_usd for totals in run.replicas),
     }
 
@@ -283,13 +291,17 @@ def _by_group(
     times: Latencies,
     met: Bools,
     arrived: Bools,
+    paid: NDArray[np.float64],
     top: float,
     code: NDArray[np.int64],
     names: Sequence[str],
+    only: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Requests, SLO attainment and latencies of each group that sent anything."""
+    """Requests, SLO attainment, goodput, share of the bill and latencies of each group that sent anything."""
     groups = {}
     for index, name in enumerate(names):
+        if only is not None and name not in only:
+            continue
         members = arrived & (code == index)
         if not members.any():
             continue
@@ -297,6 +309,8 @@ def _by_group(
         groups[name] = {
             "requests": _request_counts(run, members),
             "slo_attainment": _ratio(met[members].sum(), members.sum()),
+            "goodput_rps": _ratio(met[members].sum(), run.end_s),
+            "cost_share": paid[members].sum() if paid.any() else math.nan,
             **_latency_statistics(part, top),
         }
     return groups
@@ -335,7 +349,7 @@ def _mean_replicas(members: Sequence[ReplicaTotals], duration_s: float) -> float
     return _whole(_ratio(sum(r.ready_s for r in members), duration_s))
 
 
-def _notes(run: FleetRun, label: Stability, top: float) -> list[str]:
+def _notes(run: FleetRun, label: Stability, top: float, tenants: int) -> list[str]:
     """What a reader of the numbers must know, one sentence each."""
     notes = []
     if run.interrupted:
@@ -347,6 +361,8 @@ def _notes(run: FleetRun, label: Stability, top: float) -> list[str]:
     clipped = int(np.count_nonzero(generated_tokens(run) < run.trace.output_tokens))
     if clipped:
         notes.append(f"max_model_len cut {clipped:,} answers short, as vLLM does")
+    if tenants > MOST_TENANTS:
+        notes.append(f"by_tenant lists the {MOST_TENANTS} tenants with the most requests, of {tenants:,}")
     traffic_s = _traffic_s(run)
     if traffic_s < SECONDS_PER_WEEK:
         span = f"{traffic_s / SECONDS_PER_HOUR:.3g} h" if traffic_s >= 2 * SECONDS_PER_HOUR else f"{traffic_s:.4g} s"

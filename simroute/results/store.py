@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -165,13 +165,28 @@ def _labels(code: np.typing.NDArray[Any], names: Sequence[str]) -> pyarrow.Array
 
 def _write_requests(path: Path, runs: Sequence[FleetRun]) -> None:
     """One row group a policy, so that no two policies' rows are in memory together."""
+    if runs:
+        write_tables(path, map(request_table, runs))
+
+
+def write_tables(path: Path, tables: Iterable[pyarrow.Table]) -> None:
+    """Write tables of equal columns, at least one, to the Parquet file `path`, whole or not at all.
+
+    Raises OutputError.
+    """
     import pyarrow.parquet as pq
 
-    if not runs:
-        return
-    with _replacing(path) as temporary, pq.ParquetWriter(temporary, request_table(runs[0]).schema) as writer:
-        for run in runs:
-            writer.write_table(request_table(run))
+    found = iter(tables)
+    first = next(found)
+    with (
+        _one_line(path.parent),
+        _replacing(path) as temporary,
+        pq.ParquetWriter(temporary, first.schema) as writer,
+    ):
+        writer.write_table(first)
+        del first
+        for table in found:
+            writer.write_table(table)
 
 
 def write_text(path: Path, text: str) -> None:

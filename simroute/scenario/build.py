@@ -6,7 +6,7 @@ May import everything below this room and, of it, models, quality, steptimes and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,9 @@ from simroute.workload.trace import Trace
 
 MOST_SCRAPES = 10_000_000
 """More scrapes than this in one replay are a mistake: a year's at 3 s."""
+
+Watch = Callable[[RoutingPolicy, PolicyContext], RoutingPolicy]
+"""Puts a policy around another, which was made for that context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +81,13 @@ class Built:
         """Which replicas take requests at the start."""
         return Membership(place < pool.replicas for pool in self.fleet for place in range(pool.places))
 
-    def policy(self, spec: PolicySpec, seed: int, members: Membership | None = None) -> RoutingPolicy:
+    def policy(
+        self, spec: PolicySpec, seed: int, members: Membership | None = None, watch: Watch | None = None
+    ) -> RoutingPolicy:
         """A fresh policy for this fleet; every policy draws from the same stream, so comparisons share their luck.
 
-        `members` is what it will be told of replicas that come and go (left out: those of the start stay).
+        `members` is what it will be told of replicas that come and go (left out: those of the start stay);
+        `watch` may put another policy around it, given the context that it was made for.
         """
         context = PolicyContext(
             variants=[pool.variant for pool in self.fleet],
@@ -92,7 +98,8 @@ class Built:
             prefix_block_tokens=self.trace.prefix_block_tokens,
             members=members or self.members(),
         )
-        return make_policy(spec.name, spec.options, context)
+        policy = make_policy(spec.name, spec.options, context)
+        return watch(policy, context) if watch else policy
 
     def targets(self) -> dict[str, Targets]:
         """The latency targets as policies take them."""
@@ -193,7 +200,11 @@ def _check_failures(scenario: Scenario, trace: Trace) -> None:
     """Refuse what would go wrong when nobody is there any longer."""
     end_s = min(float(trace.arrival_s[-1]), scenario.horizon_s or math.inf)
     failures = scenario.failures
-    planned: dict[str, Sequence[OutageSpec | StragglerSpec | RouterRestartSpec]] = {"outages": failures.outages, "stragglers": failures.stragglers, "router": failures.router}
+    planned: dict[str, Sequence[OutageSpec | StragglerSpec | RouterRestartSpec]] = {
+        "outages": failures.outages,
+        "stragglers": failures.stragglers,
+        "router": failures.router,
+    }
     for what, items in planned.items():
         for i, item in enumerate(items):
             if item.at_s > end_s:

@@ -192,7 +192,10 @@ def _policies_fit_pools(parts: Parts) -> Iterator[Problem]:
     A pool with a fault of its own exists none the less, so this waits until every pool is valid.
     """
     variants = [_stand_in(pool) for pool in parts.pools.values()]
-    variants += [VariantInfo(e.name, e.model, "", "", 1, 0.0, 0.0, 1, {}, external=True) for e in parts.external.values()]
+    variants += [
+        VariantInfo(spec.name, spec.model, "", "", 1, 0.0, 0.0, 1, {}, external=True)
+        for spec in parts.external.values()
+    ]
     if not variants or not parts.every_pool:
         return
     context = PolicyContext(variants, range(len(variants)), stream(0, "check"))

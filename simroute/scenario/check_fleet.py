@@ -79,7 +79,8 @@ def _failing_places(parts: FleetParts) -> Iterator[Problem]:
         most = pool and (pool.autoscale.max_replicas if pool.autoscale else pool.replicas)
         if most and straggler.replica >= most:
             keys = ("failures", "stragglers", i, "replica")
-            yield Problem(keys, f"must be in 0..{most - 1}, the replicas of pool {straggler.pool}, got {straggler.replica}")
+            got = f"the replicas of pool {straggler.pool}, got {straggler.replica}"
+            yield Problem(keys, f"must be in 0..{most - 1}, {got}")
 
 
 def _options(keys: Keys, check: Callable[[], list[OptionProblem]], name_keys: Keys) -> Iterator[Problem]:

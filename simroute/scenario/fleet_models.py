@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from simroute.scenario.parts import Count, Name, NonNegative, Part, Positive, Share, Switch, Whole
 
@@ -47,7 +47,7 @@ class RuleSpec(Part):
 
     name: Name
     """Its name."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Its options."""
 
     @model_validator(mode="before")
@@ -121,7 +121,7 @@ class CancelSpec(Part):
 class ClientsSpec(Part):
     """How clients behave; left out, they send at the trace's times and wait for ever."""
 
-    timeout_s: dict[str, Positive] = {}
+    timeout_s: dict[str, Positive] = Field(default_factory=dict)
     """Longest wait for a whole answer, by request class; `default` holds for classes not named."""
     retries: RetriesSpec | None = None
     """Asking again (left out: never)."""
@@ -180,7 +180,7 @@ class AutoscaleSpec(Part):
     """How often it decides."""
     drain_s: Positive = 300.0
     """Longest time that a replica has to finish what it has, before it is stopped."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Its options; see docs/fleet.md."""
 
     @model_validator(mode="after")
@@ -287,5 +287,5 @@ class ExternalSpec(Part):
     """Rate limit: beyond it the endpoint answers 429 (left out: none)."""
     max_model_len: Count = 131_072
     """Longest prompt plus answer, tokens."""
-    quality: dict[str, Share] = {}
+    quality: dict[str, Share] = Field(default_factory=dict)
     """Quality of its answers by request class, 0 to 1, as you assume it; `default` holds for classes not named."""

@@ -177,7 +177,7 @@ class PolicySpec(Part):
     """Policy name."""
     label: Name | None = None
     """Name in the results, to compare one policy under several options (left out: the policy's name)."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Options of the policy."""
 
     @model_validator(mode="before")
@@ -248,7 +248,7 @@ class Scenario(Part):
     """Seed of every random stream: the same seed gives the same results."""
     traffic: Traffic
     """What arrives."""
-    classes: dict[str, ClassSpec] = {}
+    classes: dict[str, ClassSpec] = Field(default_factory=dict)
     """Targets by request class; `default` holds for classes not named."""
     pools: Annotated[tuple[PoolSpec, ...], Field(min_length=1)]
     """The fleet."""

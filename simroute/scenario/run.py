@@ -19,7 +19,7 @@ from simroute.results.manifest import trace_sha256, versions
 from simroute.results.metrics import summarise
 from simroute.results.run import FleetRun
 from simroute.results.store import summary_document
-from simroute.scenario.build import Built, build
+from simroute.scenario.build import Built, Watch, build
 from simroute.scenario.loader import load
 from simroute.scenario.models import PolicySpec, Scenario
 from simroute.scenario.replay import Progress, replay
@@ -101,7 +101,7 @@ def run(
     as_run |= {} if replicates is None else {"replicates": replicates}
     built = replace(built, scenario=built.scenario.model_copy(update=as_run))
     rounds = 1 + built.scenario.replicates
-    told = _by_policy(progress, len(specs)) if progress else None
+    told = by_policy(progress, len(specs)) if progress else None
     found = replay(_Task(built, exact), rounds * len(specs), jobs=jobs, progress=told)
     results = tuple(
         _finished(result, found[item :: len(specs)], built)
@@ -112,7 +112,7 @@ def run(
     return RunResult(built, exact, results, interrupted)
 
 
-def _by_policy(progress: Progress, policies: int) -> Progress:
+def by_policy(progress: Progress, policies: int) -> Progress:
     """`progress` told of policies, given that of every replay: round after round, each through all policies."""
 
     def tell(fractions: Sequence[float]) -> None:
@@ -162,25 +162,43 @@ class _Task:
     ) -> PolicyResult | Replicate | None:
         built, scenario = self.built, self.built.scenario
         number, policy = divmod(item, len(scenario.policies))
+        if number:
+            built = replace(built, pools=drawn_pools(built.pools, scenario.seed, number))
         spec = scenario.policies[policy]
-        pools = drawn_pools(built.pools, scenario.seed, number) if number else built.pools
-        members = built.members()
-        fleet = simulate(
-            built.trace,
-            (*pools, *built.external),
-            built.policy(spec, scenario.seed, members),
-            policy_name=spec.shown,
-            seed=scenario.seed,
-            members=members,
-            options=built.options(spec, scenario.seed, members),
-            exact=self.exact,
-            horizon_s=scenario.horizon_s,
-            samples=scenario.samples,
-            progress=progress,
-            stop=stop,
-        )
-        summary = summarise(fleet, built.slo, built.quality, built.quality_floor, step_times(pools))
-        progress(1.0)
+        fleet, summary = replayed(built, spec, exact=self.exact, progress=progress, stop=stop)
         if number:
             return None if fleet.interrupted else kept(summary)
         return PolicyResult(replace(fleet, trace=built.trace.head(1)), summary)
+
+
+def replayed(
+    built: Built,
+    spec: PolicySpec,
+    *,
+    exact: bool,
+    progress: Callable[[float], None],
+    stop: Callable[[], bool],
+    watch: Watch | None = None,
+) -> tuple[FleetRun, dict[str, Any]]:
+    """One policy's replay of what was built, with its pools, its trace and its scenario's seed, and the summary.
+
+    `watch` is as in `Built.policy`; `progress` and `stop` as in `replay`.
+    """
+    scenario, members = built.scenario, built.members()
+    fleet = simulate(
+        built.trace,
+        built.fleet,
+        built.policy(spec, scenario.seed, members, watch),
+        policy_name=spec.shown,
+        seed=scenario.seed,
+        members=members,
+        options=built.options(spec, scenario.seed, members),
+        exact=exact,
+        horizon_s=scenario.horizon_s,
+        samples=scenario.samples,
+        progress=progress,
+        stop=stop,
+    )
+    summary = summarise(fleet, built.slo, built.quality, built.quality_floor, step_times(built.pools))
+    progress(1.0)
+    return fleet, summary

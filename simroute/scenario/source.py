@@ -1,22 +1,17 @@
 """A YAML file with positions: parse it, override values in it, and say where a path of keys stands.
 
-Owns `Source`; knows nothing of what a scenario means. Imports only errors.
+Owns `Source`; knows nothing of what a scenario means. Imports errors and yamlfile.
 """
 
 from __future__ import annotations
 
 import difflib
-import io
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
 from simroute.errors import ScenarioError, UsageError, unknown
+from simroute.yamlfile import Node, Place, YamlError, parse
 
 Keys = tuple[str | int, ...]
 """The keys and list indices that lead to a value: ("pools", 0, "replicas")."""
@@ -40,10 +35,10 @@ def dotted(keys: Keys) -> str:
 class Source:
     """The values of a YAML file (`data`: plain dicts and lists) and where each of them was written."""
 
-    def __init__(self, path: Path, tree: Any) -> None:
+    def __init__(self, path: Path, tree: Node) -> None:
         self.path = path
         self._tree = tree
-        self.data = _plain(tree)
+        self.data = tree.value
         self._origins: dict[Keys, str] = {}
 
     @classmethod
@@ -56,11 +51,9 @@ class Source:
         except (OSError, UnicodeDecodeError) as error:
             raise ScenarioError([f"{path}: cannot be read as text: {error}"]) from None
         try:
-            return cls(path, YAML(typ="rt").load(io.StringIO(text)))
-        except MarkedYAMLError as error:
-            raise ScenarioError([f"{path}{_position(error)} {_syntax(error)}"]) from None
-        except YAMLError as error:
-            raise ScenarioError([f"{path}: not YAML: {str(error).splitlines()[0]}"]) from None
+            return cls(path, parse(text, text_keys=True))
+        except YamlError as error:
+            raise ScenarioError([f"{path}{_syntax(error)}"]) from None
 
     def put(self, keys: Keys, value: Any, origin: str) -> None:
         """Replace the value at `keys` (mappings on the way are made); later problems there name `origin`.
@@ -90,9 +83,9 @@ class Source:
         if not equals or not path:
             raise UsageError(f"--set {assignment}: must be path=value, such as pools[0].replicas=4")
         try:
-            value = _plain(YAML(typ="rt").load(text))
-        except YAMLError as error:
-            raise UsageError(f"{origin}: value is not YAML: {text} ({str(error).splitlines()[0]})") from None
+            value = parse(text, text_keys=True).value
+        except YamlError as error:
+            raise UsageError(f"{origin}: value is not YAML: {text} ({error})") from None
         self.put(self._parse(path, origin), value, origin)
 
     def _parse(self, path: str, origin: str) -> Keys:
@@ -131,55 +124,17 @@ class Source:
         where = f" {dotted(keys)}:" if keys else ""
         return f"{self.path}:{line}:{column}{where} {problem.message}"
 
-    def position(self, problem: Problem) -> tuple[int, int]:
+    def position(self, problem: Problem) -> Place:
         """(line, column), from 1, of the problem's value, or of the nearest enclosing thing that was written."""
-        node, at = self._tree, (1, 1)
-        for i, key in enumerate(problem.keys):
-            on_key = problem.on_key and i == len(problem.keys) - 1
-            found = _mark(node, key, on_key)
-            if found is None:
-                break
-            at, node = found, node[key]
-        return at
+        return self._tree.place_of(problem.keys, on_key=problem.on_key)
 
 
-def _mark(node: Any, key: str | int, on_key: bool) -> tuple[int, int] | None:
-    """(line, column), from 1, of an item of `node`, or None where ruamel has none (merged in or never written)."""
-    try:
-        if isinstance(node, CommentedMap):
-            line, column = node.lc.key(key) if on_key else node.lc.value(key)
-        elif isinstance(node, CommentedSeq):
-            line, column = node.lc.item(key)
-        else:
-            return None
-    except (KeyError, IndexError, TypeError):
-        return None
-    return line + 1, column + 1
-
-
-def _plain(node: Any) -> Any:
-    """The tree as plain Python values, so that nothing downstream meets ruamel's types."""
-    if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    for kind in (bool, int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return node if node is None else str(node)
-
-
-def _position(error: MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    return ":" if mark is None else f":{mark.line + 1}:{mark.column + 1}"
-
-
-def _syntax(error: MarkedYAMLError) -> str:
-    """ruamel's finding in one line, without its hints about other loaders."""
-    found = (error.problem or error.context or "not YAML").splitlines()[0]
-    if "duplicate key" in found:
-        return re.sub(r" with value .*| in this mapping.*", "", found.replace("found duplicate key", "duplicate key"))
-    return f"YAML syntax: {found}"
+def _syntax(error: YamlError) -> str:
+    """Where the text is wrong and how, to stand behind the name of its file."""
+    if error.place is None:
+        return f": not YAML: {error}"
+    line, column = error.place
+    return f":{line}:{column} {'' if str(error).startswith('duplicate') else 'YAML syntax: '}{error}"
 
 
 def _not_found(path: Path) -> str:

@@ -25,9 +25,13 @@ class FakeScheduler:
             cache_config=SimpleNamespace(
                 block_size=16, enable_prefix_caching=True, cache_dtype="auto", gpu_memory_utilization=0.9
             ),
-            scheduler_config=SimpleNamespace(max_num_seqs=4, max_num_batched_tokens=64, async_scheduling=False),
+            scheduler_config=SimpleNamespace(
+                max_num_seqs=4, max_num_batched_tokens=64, async_scheduling=False, policy="fcfs",
+                enable_chunked_prefill=True, long_prefill_token_threshold=0,
+            ),
+            compilation_config=SimpleNamespace(cudagraph_capture_sizes=[1, 2, 4]),
             model_config=SimpleNamespace(
-                max_model_len=256, model="fake", dtype="torch.bfloat16", quantization=None,
+                max_model_len=256, model="fake", dtype="torch.bfloat16", quantization=None, enforce_eager=False,
                 hf_config=SimpleNamespace(to_json_string=lambda use_diff: json.dumps({"vocab_size": 500})),
             ),
             parallel_config=SimpleNamespace(tensor_parallel_size=1),

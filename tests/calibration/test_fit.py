@@ -128,6 +128,28 @@ def test_load_phases_can_be_kept_for_validation():
         with_loads(run, [0.6])
 
 
+def test_every_load_of_an_unknown_fraction_is_kept_for_validation():
+    run = measured(Engine(), load_steps=300)
+    sweep, load = run.meta.phases
+    phases = (sweep, load, load.model_copy(update={"name": "again"}), load.model_copy(update={"fraction": 0.3}))
+    of_phase = run.iterations.assign(phase=run.iterations["phase"] * (1 + run.iterations.index % 3))
+    run = Run(run.meta.model_copy(update={"phases": phases}), of_phase, run.requests, "run")
+    assert set(with_loads(run, [0.3]).iterations["phase"]) == {0, 3}
+
+
+def test_an_engine_of_one_request_at_a_time_can_be_fitted():
+    run = measured(Engine(), load_steps=0, max_num_seqs=1)
+    alone = only(run, (run.iterations["decode_seqs"] == 1) | (run.iterations["decode_seqs"] == 0))
+    assert fit([alone]).calibration.range.decode_seqs == (0, 1)
+
+
+def test_the_distribution_of_errors_is_in_the_file(calibration):
+    shares = calibration.error.percentiles
+    assert list(shares) == [1, 5, 25, 50, 75, 95, 99]
+    assert list(shares.values()) == sorted(shares.values())
+    assert shares[95] - shares[5] == pytest.approx(2 * 1.645 * 0.02, rel=0.2)
+
+
 def test_requests_alone_are_refused(run):
     with pytest.raises(CalibrationError, match="run: has requests but no iterations"):
         fit([Run(run.meta, run.iterations.head(0), run.requests, "run")])
@@ -142,6 +164,7 @@ def test_graph_sizes_that_the_engine_may_have_captured(run):
     assert of(**{"enforce-eager": True}) == ()
     assert of(**{"--cudagraph-capture-sizes": [8, 1, 4]}) == ((1, 4, 8),)
     assert of(compilation_config={"cudagraph_capture_sizes": [2, 16]}) == ((2, 16),)
+    assert of(cudagraph_capture_sizes=[]) == ()
     small = run.meta.model_copy(update={"max_num_seqs": 8})
     assert graph_sizes_of(small) == ((1, 2, 4, 8, 16),)
 

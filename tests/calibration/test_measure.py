@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from calibration.fakevllm import FakeVllm, served
 
+from simroute.calibration.measure.client import Answer
 from simroute.calibration.measure.describe import Names
 from simroute.calibration.measure.load import Lengths
+from simroute.calibration.measure.resume import went_well
 from simroute.calibration.measure.session import Plan, Target, measure
-from simroute.calibration.runs import META, read_run
+from simroute.calibration.runs import CUT, META, read_run
 from simroute.errors import CalibrationError
 
 PLAN = Plan(loads=(0.5,), budget_s=0.5, duration_s=0.2, lengths=Lengths(6, 3, max_input=40, max_output=8))
@@ -147,6 +149,37 @@ def test_a_run_of_another_engine_is_left_alone(tmp_path):
     assert (tmp_path / "run" / META).read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kv_cache_dtype": "fp8"}, "kv_cache_dtype was fp8, now is auto"),
+        ({"block_size": 32}, "block_size was 32, now is"),
+    ],
+)
+def test_an_engine_with_other_settings_is_another_engine(tmp_path, change, said):
+    with pytest.raises(CalibrationError, match="kept"):
+        Measured(tmp_path, failing="capacity", fault="500")
+    meta = json.loads((tmp_path / "run" / META).read_text())
+    meta["engine_args"] |= change
+    (tmp_path / "run" / META).write_text(json.dumps(meta))
+    with pytest.raises(CalibrationError, match=f"holds a run of another engine: {said}"):
+        Measured(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("errors", "well"),
+    [
+        ([None, None], True),
+        ([], True),
+        ([None, f"{CUT}: the phase ended"], True),  # it fell behind: that is what was measured
+        ([f"{CUT}: the phase ended"], False),  # nothing came: it hung
+        ([None, "HTTP 500: no"], False),
+    ],
+)
+def test_a_load_whose_end_cut_some_requests_off_is_measured(errors, well):
+    assert went_well([Answer("q", 1, 1, error=error) for error in errors]) is well
+
+
 def test_a_resumed_engine_with_other_kv_blocks_is_noted(tmp_path):
     with pytest.raises(CalibrationError, match="kept"):
         Measured(tmp_path, failing="load-0.5", fault="500", plan=replace(PLAN, duration_s=1.0))
@@ -157,7 +190,9 @@ def test_a_resumed_engine_with_other_kv_blocks_is_noted(tmp_path):
 
 
 def test_without_the_plug_in_requests_are_measured_alone(tmp_path):
-    run = Measured(tmp_path, traced=False, max_num_seqs=4, max_num_batched_tokens=64).run
+    limits = {"max_num_seqs": 4, "max_num_batched_tokens": 64, "tensor_parallel": 2}
+    run = Measured(tmp_path, traced=False, names=Names(gpu="H100", scheme="fp8"), **limits).run
+    assert (run.meta.gpu, run.meta.scheme, run.meta.tensor_parallel) == ("H100", "fp8", 2)
     assert len(run.iterations) == 0
     assert len(run.requests) > 0
     assert (run.meta.vllm, run.meta.num_gpu_blocks, run.meta.max_model_len) == ("0.32.0", 65, 256)
@@ -166,6 +201,12 @@ def test_without_the_plug_in_requests_are_measured_alone(tmp_path):
 def test_without_the_plug_in_the_limits_must_be_given(tmp_path):
     with pytest.raises(CalibrationError, match="give --max-num-seqs and --max-num-batched-tokens"):
         Measured(tmp_path, traced=False)
+
+
+def test_without_the_plug_in_nobody_guesses_what_is_measured(tmp_path):
+    with pytest.raises(CalibrationError, match=r"does not tell what it runs on: give --gpu and --scheme$"):
+        Measured(tmp_path, traced=False, names=Names(), max_num_seqs=4, max_num_batched_tokens=64)
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_a_server_whose_vllm_lacks_the_plug_in_is_one_line(tmp_path):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 
 import pytest
 from calibration.fakevllm import FakeVllm, served
 
+from simroute.calibration.measure import client as client_module
 from simroute.calibration.measure.client import Client
+from simroute.calibration.measure.drive import Driver, ServerError
 from simroute.calibration.measure.stream import ResponseParser
+from simroute.calibration.measure.sweep import Limits
 from simroute.errors import UsageError
 
 EVENTS = b'data: {"a":1}\n\ndata: {"b":2}\r\n\r\n: a comment\n\ndata: [DONE]\n\n'
@@ -125,6 +129,19 @@ def test_no_server_is_told_from_a_failing_one():
     assert answer.error.startswith("cannot connect to 127.0.0.1:")
 
 
+def test_a_server_that_accepts_and_says_nothing_is_no_server(monkeypatch):
+    monkeypatch.setattr(client_module, "GET_TIMEOUT_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}", "fake")
+        assert asyncio.run(client.get("/v1/models")) == (0, b"")
+
+
+def test_waiting_for_a_server_that_died_says_so():
+    driver = Driver(Client("http://127.0.0.1:9", "fake"), Limits(4, 64, 128, 512, 16, True), range(10, 90), seed=0)
+    with pytest.raises(ServerError, match="cannot connect to 127"):
+        asyncio.run(driver.settle())
+
+
 def test_an_answer_that_is_cancelled_keeps_what_came():
     async def cancelled(url):
         client = Client(url, "fake")
@@ -141,7 +158,9 @@ def test_an_answer_that_is_cancelled_keeps_what_came():
     assert answer.error == "cut: the phase ended before it finished"
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", ""])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://x", "http://", "", "http://x:port", "http://x:99999", "http://[::1"]
+)
 def test_another_kind_of_address_is_refused(url):
     with pytest.raises(UsageError, match="--url: must be http://HOST:PORT"):
         Client(url, "fake")

@@ -147,6 +147,8 @@ def test_the_header_says_what_the_engine_is(traced, clock, tmp_path):
     engine = header["engine"]
     assert (engine["num_gpu_blocks"], engine["block_size"], engine["max_num_seqs"]) == (65, 16, 4)
     assert engine["async_scheduling"] is False
+    assert (engine["scheduling_policy"], engine["long_prefill_token_threshold"]) == ("fcfs", 0)
+    assert (engine["enforce_eager"], engine["cudagraph_capture_sizes"]) == (False, [1, 2, 4])
     assert engine["model_config"] == {"vocab_size": 500}
 
 
@@ -242,7 +244,7 @@ def test_a_vllm_without_such_a_scheduler_is_said_and_left_alone(monkeypatch, cap
 
 
 def test_importing_it_needs_nothing_that_vllms_environment_may_lack():
-    heavy = {"numpy", "pandas", "pydantic", "pyarrow", "scipy", "simpy", "typer", "ruamel"}
+    heavy = {"numpy", "pandas", "pydantic", "pyarrow", "scipy", "simpy", "typer", "yaml"}
     code = f"import sys, simroute.calibration.plugin; print({heavy} & set(sys.modules) or 'light')"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "light\n"
 

@@ -157,6 +157,22 @@ def test_durations_are_above_zero(folder, run, wrong):
 
 
 @pytest.mark.parametrize(
+    ("column", "wrong", "said"),
+    [
+        ("sched_s", -1e-3, "row 3: sched_s: must be at least 0, got -0.001"),
+        ("t_s", math.inf, "row 3: t_s: must be a finite number, got inf"),
+        ("service_s", math.inf, "row 3: service_s: must be a finite number, got inf"),
+        ("decode_seqs", -4.0, "row 3: decode_seqs: must be at least 0, got -4"),
+    ],
+)
+def test_what_cannot_be_measured_is_named(folder, run, column, wrong, said):
+    values = [*run.iterations[column].astype(float)[:3], wrong]
+    pq.write_table(pa.Table.from_pandas(run.iterations.assign(**{column: values})), folder / ITERATIONS)
+    with pytest.raises(CalibrationError, match=f"iterations.parquet: {said} "):
+        read_run(folder)
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"num_gpu_blocks": 0}, "num_gpu_blocks: Input should be greater than or equal to 1"),

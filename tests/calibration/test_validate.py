@@ -88,6 +88,19 @@ def test_intervals_hold_what_the_error_allows(run):
     assert "intervals rest on 2 replicates" in narrow["notes"][-1]
 
 
+def test_intervals_hold_what_the_error_outside_the_engine_allows(run):
+    """A client that waits 4 ms more than the calibration says, which that knows to ± 3 ms; steps are exact."""
+    request = {"overhead_ms": 7.0, "per_input_token_us": 2.0, "overhead_error_ms": 3.0}
+    entry = validated(synthetic.calibration(request=request), run, replicates=20)["phases"]["load-0.6"]["metrics"]
+    for latency, held in (("ttft_s", True), ("e2e_s", True), ("tpot_s", True)):
+        assert entry[latency]["p50"]["held"] is held
+    assert entry["ttft_s"]["p50"]["high"] - entry["ttft_s"]["p50"]["low"] > 0.005
+    assert entry["tpot_s"]["p50"]["high"] == pytest.approx(entry["tpot_s"]["p50"]["low"], rel=1e-6)
+    assert not validated(synthetic.calibration(request=request | {"overhead_error_ms": None}), run, replicates=2)[
+        "phases"
+    ]["load-0.6"]["metrics"]["ttft_s"]["p50"]["held"]
+
+
 def test_an_interval_without_width_holds_what_it_equals(run):
     document = validated(synthetic.calibration(), run, replicates=1)
     assert document["phases"]["load-0.3"]["metrics"]["ttft_s"]["p99"]["held"] is True

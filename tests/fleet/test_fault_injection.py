@@ -41,7 +41,9 @@ def failures(draw: st.DrawFn) -> Failures:
         spot=[Spot("pool", draw(st.floats(2.0, 20.0)), draw(st.floats(0.0, 2.0)), draw(st.floats(0.0, 2.0)))]
         * draw(st.integers(0, 1)),
         stragglers=[
-            Straggler(draw(moments), draw(st.floats(0.1, 10.0)), "pool", draw(st.integers(0, 1)), draw(st.floats(0.5, 8.0)))
+            Straggler(
+                draw(moments), draw(st.floats(0.1, 10.0)), "pool", draw(st.integers(0, 1)), draw(st.floats(0.5, 8.0))
+            )
             for _ in range(draw(few))
         ],
         router=[RouterRestart(draw(moments), draw(st.floats(0.0, 2.0))) for _ in range(draw(st.integers(0, 1)))],

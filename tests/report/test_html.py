@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from results.runs import make_replica, make_run, make_trace, reject
 
-from simroute.report.cells import Cell, Grid, Header, comparison, quality_by_class
+from simroute.report.cells import Cell, Grid, Header, comparison, quality_by_class, tenants
 from simroute.report.charts import charts
 from simroute.report.html import render
 from simroute.report.inputs import ReportInput
@@ -162,3 +162,19 @@ def test_a_browser_draws_every_chart_without_an_error(page, mode, tmp_path):
     assert "CONSOLE" not in done.stderr
     drawn = done.stdout.count('class="chart js-plotly-plot"')
     assert drawn == page.count("data-figure=") == 8
+
+
+def test_several_tenants_are_shown_with_what_they_get_and_pay():
+    trace = make_trace([0.0, 1.0, 2.0, 3.0], tenants=["shop", "bank", "bank", "bank"])
+    run = make_run(trace, [0.1, 0.1, 0.1, 3.0], [1.0, 1.0, 1.0, 4.0])
+    summary = summarise(run, {"default": Slo(ttft_s=1.0)}, lambda _pool, _class: None)
+    served, paid, fair = tenants([summary], 0.99)
+    assert [header.name for header in served.headers] == ["policy", "shop", "bank"]
+    assert [cell.text for cell in served.rows[0][1:]] == ["100.0%", "66.6%"]
+    assert [cell.text for cell in paid.rows[0][1:]] == ["25.0%", "75.0%"]
+    assert [cell.text for cell in fair.rows[0][1:3]] == ["2", "0.962"]
+    assert "Share of the bill, by tenant" in render(ReportInput("two", [(summary, run)], SLO))
+
+
+def test_one_tenant_is_not_compared_with_itself(page):
+    assert "by tenant" not in without_plotly(page)

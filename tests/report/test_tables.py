@@ -129,3 +129,21 @@ def test_intervals_stand_beside_their_numbers():
     assert ranged(number, summary, "ttft_s.p90") == "0.280 [0.250, -]"
     assert ranged(number, summary, "ttft_s.p50") == "0.200"
     assert ranged(number, summary, "goodput_rps") == number(summary["goodput_rps"])
+
+
+def two_tenants():
+    trace = make_trace([0.0, 1.0, 2.0, 3.0], tenants=["shop", "bank", "bank", "bank"])
+    run = make_run(trace, [0.1, 0.1, 0.1, 3.0], [1.0, 1.0, 1.0, 4.0], policy="uneven")
+    return summarise(run, {"default": Slo(ttft_s=1.0)}, lambda _pool, _class: None)
+
+
+def test_several_tenants_get_a_table_and_one_does_not():
+    file = io.StringIO()
+    print_results([two_tenants()], file)
+    (row,) = (
+        line.split() for line in file.getvalue().partition("Tenants")[2].splitlines() if line.startswith("uneven")
+    )
+    # x = 1 and 2/3: (5/3)² / (2 · 13/9) = 25/26.
+    assert row[1:3] == ["2", "0.962"]
+    assert row[4:] == ["bank", "66.6%", "bank", "75.0%"]
+    assert "Tenants" not in printed(io.StringIO())

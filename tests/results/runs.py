@@ -9,23 +9,24 @@ from simroute.results.run import FleetRun, ReplicaTotals, Status, Timeline
 from simroute.workload.trace import Trace
 
 
-def make_trace(arrival_s, output_tokens=None, classes=None, tiers=None):
-    """A trace of 100-token prompts; `classes` and `tiers` name each request's (default: all `default`)."""
+def make_trace(arrival_s, output_tokens=None, classes=None, tiers=None, tenants=None):
+    """A trace of 100-token prompts; `classes`, `tiers` and `tenants` name each request's (default: all `default`)."""
     n = len(arrival_s)
     class_names, class_code = _coded(classes or ["default"] * n)
     tier_names, tier_code = _coded(tiers or ["default"] * n)
+    tenant_names, tenant_code = _coded(tenants or ["default"] * n)
     zeros = np.zeros(n, dtype=np.int64)
     return Trace(
         arrival_s=np.asarray(arrival_s, dtype=np.float64),
         input_tokens=np.full(n, 100, dtype=np.int64),
         output_tokens=np.asarray(output_tokens if output_tokens is not None else [11] * n, dtype=np.int64),
         class_code=class_code,
-        tenant_code=zeros,
+        tenant_code=tenant_code,
         tier_code=tier_code,
         priority=zeros,
         session=zeros - 1,
         class_names=class_names,
-        tenant_names=("default",),
+        tenant_names=tenant_names,
         tier_names=tier_names,
         prefix_offsets=np.zeros(n + 1, dtype=np.int64),
         prefix_ids=np.zeros(0, dtype=np.int64),

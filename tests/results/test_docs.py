@@ -28,7 +28,15 @@ def test_every_key_is_explained():
     run = make_run(make_trace([0.0, 1.0]), [0.1, 0.1], [1.0, 1.0])
     summary = summarise(run, {}, lambda _pool, _class: (0.9, 0.8, 1.0))
     document = summary_document("s", 1, {}, [summary])
-    keys = {*document, *summary, *summary["quality"], *summary["requests"], *summary["ttft_s"], *summary["kv_usage"], *summary["fleet"]}
+    keys = {
+        *document,
+        *summary,
+        *summary["quality"],
+        *summary["requests"],
+        *summary["ttft_s"],
+        *summary["kv_usage"],
+        *summary["fleet"],
+    }
     assert keys <= named(PAGE.read_text("utf-8"))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from simroute.results.intervals import HEADLINES
 from simroute.rng import stream
 from simroute.scenario.build import build
 from simroute.scenario.run import run
-from simroute.scenario.steptimes import basis_notes, drawn_pools, step_times
+from simroute.scenario.steptimes import basis_notes, drawn_pools, output_token_weight, step_times
 
 BATCH = Batch(1, 100, 5050, 4, 2000, 5)
 NAMES = ("Qwen3-8B", "fp8", "L40S", 1)
@@ -132,6 +134,20 @@ def test_intervals_follow_the_covariance_of_a_calibration(reading, calibrated, t
     assert high_s == pytest.approx(0.008 + 0.002 * (1 + 1.645 * 0.5), abs=3e-4)
 
 
+def test_intervals_follow_the_error_of_what_a_request_costs(reading, calibrated, tmp_path):
+    """TTFT of a lone request: a step of 10 ms, and 20 ms ± 5 outside the engine, which no TPOT sees."""
+    text = (tmp_path / "own.yaml").read_text()
+    request = "  overhead_ms: 20.0\n  per_input_token_us: 0.0\n  overhead_error_ms: 5.0\n"
+    text = re.sub(r"(?m)^request:\n(  .*\n)+", f"request:\n{request}", text)
+    text = re.sub(r"(?m)^covariance:\n(  .*\n)+", "", text)
+    (tmp_path / "own.yaml").write_text(text)
+    (tmp_path / "trace.csv").write_text("arrival_s,input_tokens,output_tokens\n0,64,101\n")
+    summary = run(reading(calibrated).scenario, replicates=200, jobs=1).results[0].summary
+    assert summary["ttft_s"]["p50"] == pytest.approx(0.030, rel=1e-6)
+    assert summary["intervals"]["ttft_s.p50"] == pytest.approx([0.030 - 1.645 * 0.005, 0.030 + 1.645 * 0.005], abs=2e-3)
+    assert summary["intervals"]["tpot_s.p50"] == pytest.approx([0.010, 0.010], rel=1e-6)
+
+
 def test_what_step_times_rest_on_and_where_they_are_extrapolated_is_said(reading, calibrated):
     result = run(reading(calibrated).scenario, jobs=1)
     summary = result.results[0].summary
@@ -149,3 +165,13 @@ def test_progress_is_told_by_policy(scenario):
     assert seen[-1] == (1.0, 1.0)
     assert {len(fractions) for fractions in seen} == {2}
     assert np.all(np.diff(seen, axis=0) >= 0)
+
+
+def test_an_output_token_weighs_what_it_takes_of_a_full_replica(reading, calibrated):
+    """10 ms a step at any batch of up to 100 tokens; 1,024 prompt tokens take the last knots' slope further."""
+    calibrated["pools"][0]["engine"] = {"max_num_seqs": 64}
+    (pool,) = build(reading(calibrated).scenario).pools
+    output_token_s = 0.010 / 64
+    prompt_token_s = pool.step_time.duration_s(Batch(1, 1024, 1024 * 1025 // 2, 0, 0, 1)) / 1024
+    assert output_token_weight(pool) == pytest.approx(output_token_s / prompt_token_s)
+    assert step_times([pool])["only"].output_token_weight == output_token_weight(pool)

@@ -39,7 +39,7 @@ def test_dotted_paths():
         (("pools", 1, "replicas"), False, (5, 28)),
         (("pools", 1), False, (5, 5)),
         (("pools", 0, "gpu"), False, (3, 5)),
-        (("router", "nothing", "here"), False, (7, 1)),
+        (("router", "nothing", "here"), False, (6, 8)),
     ],
 )
 def test_positions_count_from_one_and_fall_back_to_what_encloses(source, keys, on_key, expected):

@@ -234,12 +234,11 @@ def test_impossible_mixes_are_refused():
 
 
 def test_the_mixed_day_is_what_its_spec_gives():
-    from ruamel.yaml import YAML
-
     from simroute.workload.formats import read_trace
+    from simroute.yamlfile import parse
 
     folder = Path(__file__).resolve().parents[2] / "traces"
-    spec = MixSpec.model_validate(YAML(typ="safe").load(folder / "mixed_day.yaml"))
+    spec = MixSpec.model_validate(parse((folder / "mixed_day.yaml").read_text("utf-8")).value)
     trace = read_trace(folder / "mixed_day.parquet")
     assert synthesize(spec).fingerprint() == trace.fingerprint()
     assert len(trace) >= 50_000

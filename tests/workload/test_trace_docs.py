@@ -32,10 +32,10 @@ def test_the_csv_example_means_what_the_text_says(tmp_path):
 
 
 def test_the_specification_makes_a_trace():
-    from ruamel.yaml import YAML
+    from simroute.yamlfile import parse
 
     (example,) = blocks("yaml")
-    trace = synthesize(MixSpec.model_validate(YAML(typ="safe").load(example)))
+    trace = synthesize(MixSpec.model_validate(parse(example).value))
     assert trace.class_names == ("chat", "classification")
     assert trace.has_prefixes
 

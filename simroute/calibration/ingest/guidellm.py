@@ -12,8 +12,7 @@ from typing import Any
 
 from simroute.calibration.ingest.described import Described, Found, load_phase, request_table, run_of
 from simroute.calibration.ingest.files import count, read_json, seconds
-from simroute.calibration.replay import CUT
-from simroute.calibration.runs import Run
+from simroute.calibration.runs import CUT, Run
 from simroute.errors import CalibrationError
 
 _STATUSES = ("successful", "incomplete", "errored")

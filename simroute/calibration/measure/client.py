@@ -1,4 +1,5 @@
-"""Sends completion requests and notes when each token came. Imports errors, `stream` and the standard library.
+"""Sends completion requests and notes when each token came. Imports errors, `stream` and,
+of runs, how a cut request is called.
 
 It shares the machine with the server that it measures, so it does little: no HTTP library, one connection a request,
 and no JSON parsed but the last event of an answer.
@@ -15,7 +16,13 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from simroute.calibration.measure.stream import ResponseParser
+from simroute.calibration.runs import CUT
 from simroute.errors import UsageError
+
+CONNECT_TIMEOUT_S = 30.0
+"""An address that takes longer to connect is not there."""
+GET_TIMEOUT_S = 30.0
+"""Pages come at once, whatever the engine does."""
 
 
 @dataclass(slots=True)
@@ -40,11 +47,15 @@ class Client:
     """
 
     def __init__(self, url: str, model: str, clock: Callable[[], float] = time.monotonic) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:  # a port that is no number, brackets that do not close
+            raise UsageError(f"--url: must be http://HOST:PORT, got '{url}'") from None
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise UsageError(f"--url: must be http://HOST:PORT, got '{url}'")
         self._host = parts.hostname
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._port = port or (443 if parts.scheme == "https" else 80)
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
         self._path = parts.path.rstrip("/").removesuffix("/v1")
         self._model = json.dumps(model)
@@ -66,7 +77,7 @@ class Client:
             '"temperature":0,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true}}'
         )
         events = _Events(answer, self._clock)
-        answer.error = "cut: the phase ended before it finished"  # what it stays when this is cancelled
+        answer.error = f"{CUT}: the phase ended before it finished"  # what it stays when this is cancelled
         answer.arrival_s = self._clock()
         parser, answer.error = await self._exchange("POST", "/v1/completions", body.encode(), events)
         answer.reached = parser is not None
@@ -79,8 +90,12 @@ class Client:
         return await self.follow(self.request(prompt, max_tokens), prompt)
 
     async def get(self, path: str) -> tuple[int, bytes]:
-        """(status, body) of a GET; status 0 when there is no answer."""
-        parser, problem = await self._exchange("GET", path, b"", lambda _payload: None)
+        """(status, body) of a GET; status 0 when there is no answer within GET_TIMEOUT_S."""
+        try:
+            async with asyncio.timeout(GET_TIMEOUT_S):
+                parser, problem = await self._exchange("GET", path, b"", lambda _payload: None)
+        except TimeoutError:
+            return 0, b""
         return (0, b"") if parser is None or problem else (parser.status, parser.body)
 
     async def _exchange(
@@ -94,9 +109,13 @@ class Client:
         loop = asyncio.get_running_loop()
         parser = ResponseParser(on_event)
         try:
-            transport, wire = await loop.create_connection(
-                lambda: _Wire(parser, head.encode() + body, loop.create_future()), self._host, self._port, ssl=self._ssl
-            )
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                transport, wire = await loop.create_connection(
+                    lambda: _Wire(parser, head.encode() + body, loop.create_future()),
+                    self._host, self._port, ssl=self._ssl,
+                )  # fmt: skip
+        except TimeoutError:
+            return None, f"cannot connect to {self._host}:{self._port} within {CONNECT_TIMEOUT_S:.0f} s"
         except OSError as error:
             return None, f"cannot connect to {self._host}:{self._port}: {error.strerror or error}"
         try:

@@ -36,19 +36,22 @@ class Names:
 def describe(engine: Mapping[str, Any], names: Names, served: str, *, dummy_weights: bool) -> RunMeta:
     """The meta of a run, without phases and plan. `engine` is the engine of the plug-in's header, or `from_pages`.
 
-    Raises CalibrationError when the engine did not tell its limits.
+    Raises CalibrationError when the engine did not tell its limits, or neither it nor `names` the GPU and the scheme.
     """
     missing = [name for name in _NEEDED if not engine.get(name)]
     if missing:
         raise CalibrationError(f"the engine did not tell its {', '.join(missing)}; its plug-in's log lines say why")
-    gpu = names.gpu or gpu_name(str(engine.get("gpu") or "unknown"))
+    gpu, scheme = names.gpu or gpu_name(str(engine.get("gpu") or "")), names.scheme or scheme_of(engine)
+    if not gpu or not scheme:
+        options = ["--gpu"] * (not gpu) + ["--scheme"] * (not scheme)
+        raise CalibrationError(f"the server does not tell what it runs on: give {' and '.join(options)}")
     return RunMeta(
         gpu=gpu,
-        driver=None if gpu in {"cpu", "unknown"} else _driver(),
+        driver=None if gpu == "cpu" else _driver(),
         vllm=str(engine.get("vllm", "unknown")),
         model=names.model or served.rstrip("/").rpartition("/")[2],
         hf_config={k: v for k, v in (engine.get("model_config") or {}).items() if k not in _UNSAID},
-        scheme=names.scheme or scheme_of(engine),
+        scheme=scheme,
         tensor_parallel=engine.get("tensor_parallel", 1),
         engine_args={k: v for k, v in engine.items() if k not in {"model_config", "vllm", "gpu", "model"}},
         num_gpu_blocks=int(engine["num_gpu_blocks"]),
@@ -63,9 +66,11 @@ def describe(engine: Mapping[str, Any], names: Names, served: str, *, dummy_weig
     )
 
 
-async def from_pages(client: Client, max_num_seqs: int | None, max_num_batched_tokens: int | None) -> dict[str, Any]:
-    """What /version, /v1/models and /metrics tell of an engine that has no plug-in; the two limits they do not tell
-    are the user's. Raises CalibrationError when they are needed and not given.
+async def from_pages(
+    client: Client, max_num_seqs: int | None, max_num_batched_tokens: int | None, tensor_parallel: int = 1
+) -> dict[str, Any]:
+    """What /version, /v1/models and /metrics tell of an engine that has no plug-in; the limits they do not tell, and
+    over how many GPUs it is split, are the user's. Raises CalibrationError when they are needed and not given.
     """
     if max_num_seqs is None or max_num_batched_tokens is None:
         raise CalibrationError(
@@ -82,6 +87,7 @@ async def from_pages(client: Client, max_num_seqs: int | None, max_num_batched_t
         "enable_prefix_caching": cache.get("enable_prefix_caching") != "False",
         "max_num_seqs": max_num_seqs,
         "max_num_batched_tokens": max_num_batched_tokens,
+        "tensor_parallel": tensor_parallel,
         "max_model_len": (_json(models).get("data") or [{}])[0].get("max_model_len"),
     }
 
@@ -99,11 +105,11 @@ def gpu_name(told: str) -> str:
 
 
 def scheme_of(engine: Mapping[str, Any]) -> str:
-    """The scheme's name in the catalogue, from the engine's dtype and the model's quantization_config."""
+    """The scheme's name in the catalogue, from the engine's dtype and its model's quantization_config; "": unknown."""
     config = (engine.get("model_config") or {}).get("quantization_config") or {}
     method = str(config.get("quant_method") or engine.get("quantization") or "").lower()
     if not method:
-        return _SIXTEEN_BIT.get(str(engine.get("dtype")), "bf16")
+        return _SIXTEEN_BIT.get(str(engine["dtype"]), "bf16") if engine.get("dtype") else ""
     if method == "compressed-tensors":
         return _compressed(config)
     if method.startswith("awq"):

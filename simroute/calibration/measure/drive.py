@@ -18,6 +18,7 @@ from simroute.calibration.measure.sweep import Limits, Mixed, Prefill, Staircase
 from simroute.errors import CalibrationError
 
 Point = TypeVar("Point")
+Found = TypeVar("Found")
 Report = Callable[[float], None]
 
 ROUNDS = 4
@@ -45,7 +46,13 @@ class Driver:
         self._visited: set[int] = set()
 
     async def warm_up(self) -> float:
-        """Everything that is only slow the first time; gives the tokens a second of prefilling."""
+        """Everything that is only slow the first time; gives the tokens a second of prefilling.
+
+        Raises ServerError when an answer is not whole, or does not come.
+        """
+        return await in_time(self._warmed_up(), OVERTIME_S)
+
+    async def _warmed_up(self) -> float:
         largest = min(self._limits.max_num_batched_tokens, self._limits.longest_prompt)
         for tokens in (8, largest // 4 or 1, largest):
             _whole([await self._client.complete(self._fresh(tokens), 4)])
@@ -55,8 +62,11 @@ class Driver:
         return largest / (answer.chunk_s[0] - answer.arrival_s)
 
     async def settle(self) -> None:
-        """Return when the engine has done what was asked of it, cut requests included, and written it down."""
-        await self._client.complete(self._fresh(2), 1)
+        """Return when the engine has done what was asked of it, cut requests included, and written it down.
+
+        Raises ServerError when it is not there to do so.
+        """
+        _whole([await in_time(self._client.complete(self._fresh(2), 1))])
 
     async def visit(
         self, points: Sequence[Point], run: Callable[[Point], Awaitable[list[Answer]]], budget_s: float, report: Report
@@ -73,7 +83,7 @@ class Driver:
                 if spent >= 1:
                     return answers
                 report(max(spent, done / (ROUNDS * len(points))))
-                answers += _whole(await _in_time(run(point), budget_s))
+                answers += _whole(await in_time(run(point), budget_s))
                 done += 1
         return answers
 
@@ -198,7 +208,8 @@ def _bearable(answers: Sequence[Answer], tasks: Sequence[asyncio.Task[Answer]]) 
         raise ServerError(f"{len(failed)} of {len(ended)} requests failed, the last with: {(gone or failed)[-1].error}")
 
 
-async def _in_time(answers: Awaitable[list[Answer]], budget_s: float) -> list[Answer]:
+async def in_time(answers: Awaitable[Found], budget_s: float = 0.0) -> Found:
+    """What is awaited, unless it takes OVERTIME_S longer than `budget_s`: then a ServerError."""
     try:
         return await asyncio.wait_for(answers, budget_s + OVERTIME_S)
     except TimeoutError:

@@ -19,13 +19,14 @@ from typing import Any
 
 from simroute.calibration.measure.client import Answer, Client
 from simroute.calibration.measure.describe import Names, describe, from_pages
-from simroute.calibration.measure.drive import Driver, Report, ServerError
+from simroute.calibration.measure.drive import Driver, Report, ServerError, in_time
 from simroute.calibration.measure.load import Lengths, poisson
+from simroute.calibration.measure.resume import difference, kept, prepare, went_well
 from simroute.calibration.measure.server import Launch, Server, attached, launched
 from simroute.calibration.measure.steps import StepReader
 from simroute.calibration.measure.sweep import Limits, decode_points, mixed_points, prefill_points
-from simroute.calibration.measure.tables import iteration_table, new_run, request_table, with_phase, without_failed
-from simroute.calibration.runs import META, Phase, Run, RunMeta, read_run, write_run
+from simroute.calibration.measure.tables import iteration_table, new_run, request_table, with_phase
+from simroute.calibration.runs import Phase, Run, RunMeta, write_run
 from simroute.errors import CalibrationError
 
 SHARES = {"sweep-prefill": 0.13, "sweep-decode": 0.13, "sweep-mixed": 0.12, "capacity": 0.07}
@@ -68,6 +69,7 @@ class Target:
     trace_steps: Path | None = None
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
+    tensor_parallel: int | None = None
 
     def open(self, folder: Path, waiting: Callable[[float], None]) -> AbstractContextManager[Server]:
         """The server while it is measured. Raises CalibrationError."""
@@ -84,14 +86,14 @@ def measure(target: Target, plan: Plan, out: Path, names: Names, progress: Progr
     for a run of another engine or plan in `out`, a server that does not start, or one that fails; what was measured
     before that is kept.
     """
-    kept = _kept(out, plan)
-    missing = [name for name in plan.phases() if kept is None or name not in {p.name for p in kept.meta.phases}]
-    if kept is not None and not missing:
-        return kept
+    held = kept(out, _as_json(plan))
+    missing = [name for name in plan.phases() if held is None or name not in {p.name for p in held.meta.phases}]
+    if held is not None and not missing:
+        return held
     opened = target.open(out, lambda seconds: progress("start", 1 - 0.5 ** (seconds / 30)))
-    _prepare(out)
+    prepare(out)
     with opened as server:
-        session = _Session(server, plan, target, names, out, kept)
+        session = _Session(server, plan, target, names, out, held)
         try:
             run = asyncio.run(session.phases(missing, progress))
         except ServerError as error:
@@ -136,7 +138,7 @@ class _Session:
 
     async def _begin(self) -> tuple[Run, Driver]:
         """Learn what the engine is, warm it up, and make sure that it is the one that `run` holds."""
-        first = await self._client.complete([1] * 8, 2)
+        first = await in_time(self._client.complete([1] * 8, 2))
         if first.error:
             raise ServerError(first.error)
         header: dict[str, Any] = {}
@@ -145,7 +147,8 @@ class _Session:
             engine = header["engine"]
         else:
             target = self._target
-            engine = await from_pages(self._client, target.max_num_seqs, target.max_num_batched_tokens)
+            limits = (target.max_num_seqs, target.max_num_batched_tokens, target.tensor_parallel or 1)
+            engine = await from_pages(self._client, *limits)
         launch = self._target.launch
         dummy = bool(launch and launch.dummy_weights) or engine.get("load_format") == "dummy"
         meta = describe(engine, self._names, self._server.model, dummy_weights=dummy)
@@ -160,34 +163,22 @@ class _Session:
 
     def _joined(self, meta: RunMeta) -> Run:
         """The run to go on with: a new one, or the one in the directory if this is the same engine."""
+        launch = self._target.launch
+        if launch:
+            meta = meta.model_copy(update={"engine_args": {**meta.engine_args, "command_line": list(launch.args)}})
         if self.run is None:
             server, plan = self._server, _as_json(self._plan)
-            launch = self._target.launch
             facts = {
                 "startup_s": server.startup_s,
                 "load_s": server.load_s,
                 "started_unix_s": time.time(),
                 "plan": plan,
             }
-            if launch:
-                facts["engine_args"] = {**meta.engine_args, "command_line": list(launch.args)}
             return new_run(meta.model_copy(update=facts), str(self._out))
         old = self.run.meta
-        for key in (
-            "model",
-            "gpu",
-            "scheme",
-            "vllm",
-            "hf_config",
-            "max_num_seqs",
-            "max_num_batched_tokens",
-            "max_model_len",
-        ):
-            if getattr(old, key) != getattr(meta, key):
-                raise CalibrationError(
-                    f"{self._out}: holds a run of another engine: {key} was {getattr(old, key)}, now is "
-                    f"{getattr(meta, key)}; choose another -o"
-                )
+        differs = difference(old, meta)
+        if differs:
+            raise CalibrationError(f"{self._out}: holds a run of another engine: {differs}; choose another -o")
         if old.num_gpu_blocks == meta.num_gpu_blocks:
             return self.run
         note = f"resumed with {meta.num_gpu_blocks:,} KV blocks in place of {old.num_gpu_blocks:,}"
@@ -210,7 +201,7 @@ class _Session:
             part["fraction"] = float(name.removeprefix("load-"))
             part["offered_rps"] = round(part["fraction"] * (run.meta.capacity_rps or 0.0), 6)
             answers = await self._load(run, driver, name, part["offered_rps"], report)
-            part["ok"] = all(answer.error is None for answer in answers)
+            part["ok"] = went_well(answers)
         end_s = self._now()
         await driver.settle()
         steps = iteration_table(self._read_steps(), self._clock_s, start_s, end_s)
@@ -245,30 +236,6 @@ class _Session:
 
     def _read_steps(self) -> list[list[float]]:
         return self._steps.read() if self._steps else []
-
-
-def _kept(out: Path, plan: Plan) -> Run | None:
-    """What `out` holds of this plan. Raises CalibrationError when it holds a run of another."""
-    if not (out / META).exists():
-        return None
-    run = without_failed(read_run(out))
-    if run.meta.plan != _as_json(plan):
-        changed = [key for key, value in _as_json(plan).items() if run.meta.plan.get(key) != value]
-        raise CalibrationError(
-            f"{out}: holds a run with another {', '.join(changed) or 'plan'}: give the same options to go on with it, "
-            "or choose another -o"
-        )
-    return run
-
-
-def _prepare(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".{META}.partial"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise CalibrationError(f"{out}: cannot write there: {error.strerror}; choose another -o") from None
 
 
 def _as_json(plan: Plan) -> dict[str, Any]:

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from simroute.calibration.fit import Fit
     from simroute.hardware.calibration import Calibration
 
-_PERCENTILES = (5, 25, 50, 75, 95)
-
 
 def fit(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories of one engine.")],
@@ -56,13 +54,14 @@ def _print(found: Fit) -> None:
     )
     _table("Terms of a step", ("term", "value", "unit", "± standard error"), _terms(calibration))
     _table("Error of a step that the fit did not see", ("steps", "number", "median", "90 %", "mean"), _errors(found))
-    typer.echo(_distribution(found))
+    typer.echo(_distribution(calibration))
     typer.echo(f"whole runs differ by {calibration.error.bias_sd:.1%} (standard deviation)")
     if found.overhead:
         request = calibration.request
         typer.echo(
-            f"outside the engine: {request.overhead_ms:.3g} ms a request and {request.per_input_token_us:.3g} us a "
-            f"token of its prompt ({found.overhead.inbound:,} requests in, {found.overhead.outbound:,} out)"
+            f"outside the engine: {request.overhead_ms:.3g}{_error(request.overhead_error_ms)} ms a request and "
+            f"{request.per_input_token_us:.3g}{_error(request.per_input_token_error_us)} us a token of its prompt ("
+            f"{found.overhead.inbound:,} requests in, {found.overhead.outbound:,} out)"
         )
     spans = (f"{name} {low:,} to {high:,}" for name, (low, high) in calibration.range.model_dump().items())
     typer.echo(f"measured: {', '.join(spans)}")
@@ -106,13 +105,15 @@ def _errors(found: Fit) -> list[tuple[str, ...]]:
     return rows
 
 
-def _distribution(found: Fit) -> str:
+def _distribution(calibration: Calibration) -> str:
     """Percentiles of the signed errors, on one line."""
-    import numpy as np
-
-    values = np.percentile(found.steps.errors, _PERCENTILES)
-    shown = (f"p{share} {value:+.1%}" for share, value in zip(_PERCENTILES, values, strict=True))
+    shown = (f"p{share} {value:+.1%}" for share, value in (calibration.error.percentiles or {}).items())
     return f"predicted over measured: {', '.join(shown)}"
+
+
+def _error(error: float | None) -> str:
+    """A standard error behind its value, where it is known."""
+    return "" if error is None else f" ± {error:.2g}"
 
 
 def _table(title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -34,7 +34,7 @@ def measure(
     ] = None,
     dummy_weights: Annotated[bool, typer.Option("--dummy-weights", help="Random weights: nothing to load.")] = False,
     model_config: Annotated[
-        Path | None, typer.Option(metavar="JSON", help="With --dummy-weights: the config.json of the model.")
+        Path | None, typer.Option(metavar="JSON", help="With --dummy-weights: start vLLM with this config.json.")
     ] = None,
     quantization: Annotated[str | None, typer.Option(help="Handed on to vLLM.")] = None,
     python: Annotated[str, typer.Option(help="The Python that has vLLM (and simroute).")] = sys.executable,
@@ -53,6 +53,7 @@ def measure(
     max_num_batched_tokens: Annotated[
         int | None, typer.Option(min=1, help="With --url alone: the server's limit.")
     ] = None,
+    tp: Annotated[int | None, typer.Option(min=1, help="With --url alone: the GPUs that it is split over.")] = None,
 ) -> None:
     """Measure a vLLM server: a designed sweep, its capacity, and open-loop load at fractions of it.
 
@@ -67,7 +68,7 @@ def measure(
     extra = [*(["--quantization", quantization] if quantization else []), *(vllm_args or [])]
     target = Target(
         _launch(launch, url, dummy_weights, model_config, extra, python),
-        url, trace_steps, max_num_seqs, max_num_batched_tokens,
+        url, trace_steps, max_num_seqs, max_num_batched_tokens, tp,
     )  # fmt: skip
     _check(target, url)
     with _shown(["start", *plan.phases()]) as progress:
@@ -80,6 +81,8 @@ def _launch(
 ) -> Launch | None:
     from simroute.calibration.measure.server import Launch
 
+    if model is None and url is None and config is not None:
+        model = config.parent.resolve().name if config.stem == "config" else config.stem
     if (model is None) == (url is None):
         raise UsageError("calibrate measure: give either --launch MODEL or --url URL")
     if model is None:
@@ -96,9 +99,11 @@ def _launch(
 
 
 def _check(target: Target, url: str | None) -> None:
-    if target.launch and (target.trace_steps or target.max_num_seqs or target.max_num_batched_tokens):
-        raise UsageError("--trace-steps, --max-num-seqs and --max-num-batched-tokens go with --url: a launched server "
-                         "tells its steps and limits, and takes vLLM's arguments after --")  # fmt: skip
+    if target.launch and any(
+        (target.trace_steps, target.max_num_seqs, target.max_num_batched_tokens, target.tensor_parallel)
+    ):
+        raise UsageError("--trace-steps, --max-num-seqs, --max-num-batched-tokens and --tp go with --url: a launched "
+                         "server tells its steps and limits, and takes vLLM's arguments after --")  # fmt: skip
     if url and not target.trace_steps:
         typer.echo("warning: no --trace-steps: requests will be measured, but no engine steps", err=True)
 
@@ -132,15 +137,20 @@ def _shown(phases: list[str]) -> Iterator[Callable[[str, float], None]]:
 
 
 def _tell(run: Run, output: Path) -> None:
+    from simroute.calibration.runs import CUT
+
     meta = run.meta
     typer.echo(
         f"{meta.model} {meta.scheme} on {meta.gpu}, vLLM {meta.vllm}: {len(run.iterations):,} steps, "
         f"{len(run.requests):,} requests, capacity {meta.capacity_rps or 0:.3g} requests/s"
     )
     for phase in meta.phases:
-        if not phase.ok:
-            failed = int((~run.phase(phase.name).requests["ok"]).sum())
-            typer.echo(
-                f"warning: {phase.name}: {failed} requests failed or were cut; measured again next time", err=True
-            )
+        if phase.kind == "load":
+            left = run.phase(phase.name).requests.query("not ok")
+            cut = int(left["error"].str.startswith(CUT).sum())
+            failed = len(left) - cut
+            if not phase.ok:
+                typer.echo(f"warning: {phase.name}: {failed} requests failed; measured again next time", err=True)
+            elif cut:
+                typer.echo(f"warning: {phase.name}: its end cut off {cut} requests: the engine fell behind", err=True)
     typer.echo(f"written: {output}/ (meta.json, iterations.parquet, requests.parquet)")

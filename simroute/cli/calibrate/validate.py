@@ -107,8 +107,7 @@ def _run(path: Path, calibration: Calibration, overrides: dict[str, Any]) -> Run
     from simroute.calibration.ingest.described import Described
 
     memory = calibration.memory
-    names = ("num_gpu_blocks", "block_size", "max_model_len", "max_num_batched_tokens")
-    known = {} if memory is None else {name: getattr(memory, name) for name in names}
+    known = {} if memory is None else memory.model_dump(exclude_none=True, exclude={"gpu_memory_utilization"})
     engine = Described(
         gpu=calibration.gpu,
         scheme=calibration.scheme,

@@ -42,9 +42,12 @@ def described(
 
 
 def write(run: Run, directory: Path) -> None:
-    """Write the run and say what it holds."""
-    from simroute.calibration.runs import write_run
+    """Write the run and say what it holds. Raises UsageError where `measure` wrote one: that took a machine's time."""
+    from simroute.calibration.runs import META, read_meta, write_run
+    from simroute.errors import UsageError
 
+    if (directory / META).exists() and read_meta(directory / META).plan:
+        raise UsageError(f"{directory}: holds a run of `simroute calibrate measure`: choose another -o")
     write_run(run, directory)
     held = [f"{len(run.requests):,} requests"] * bool(len(run.requests))
     held += [f"{len(run.iterations):,} iterations"] * bool(len(run.iterations))
