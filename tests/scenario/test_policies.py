@@ -120,7 +120,8 @@ def test_an_own_policy_runs_from_the_file_and_from_the_command_line(reading, dat
         ),
         (
             {"name": "two_level", "options": {"variant": {"name": "difficulty_treshold"}}},
-            "policies[0].options.variant.name: unknown policy 'difficulty_treshold': did you mean difficulty_threshold?",
+            "policies[0].options.variant.name: unknown policy 'difficulty_treshold': did you mean "
+            "difficulty_threshold?",
         ),
         (
             {"name": "cascade", "options": {"chain": ["onyl"]}},
