@@ -71,6 +71,11 @@ def test_attention_is_counted_for_each_prompt_not_for_the_queue_as_one():
     assert predict(seen(8, 4000, 4000, speed=speed), 1, 1).ttft_s == pytest.approx(4.0, rel=1e-3)
 
 
+def test_an_external_endpoint_has_room_for_everyone():
+    speed = LinearSpeed(token_s=0.0, step_s=0.02)
+    assert predict(seen(900, 90_000, 9000, seats=4, speed=speed, external=True), 500, 101) == (0.0, 0.02, 2.0)
+
+
 def test_nothing_is_predicted_of_a_variant_without_speed():
     assert predict(seen(3, 300, speed=None), 100, 100) == (inf, inf, inf)
 
