@@ -116,8 +116,8 @@ class RetriedRequest(EngineRequest):
 
     __slots__ = ("attempt",)
 
-    def __init__(self, attempt: int, index: int, arrival_s: float, input_tokens: int, max_tokens: int, **more: Any):
-        super().__init__(index, arrival_s, input_tokens, max_tokens, **more)
+    def __init__(self, attempt: int, *request: Any, **more: Any) -> None:
+        super().__init__(*request, **more)
         self.attempt = attempt
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from simroute.engine.sequence import EngineRequest
+from typing import Any
+
+from simroute.engine.sequence import EngineRequest, RetriedRequest
 
 NOWHERE = -1
 
@@ -13,15 +15,27 @@ class Call:
     `request` is the attempt that is under way, at replica `number` (NOWHERE: at none), `begun` once its first token is
     scheduled; `held` while it is in the gateway's queue. `tries` counts how often the client has asked again,
     `resends` how often the router has sent it anew since. `done_tokens` of the answer came from replicas that are
-    gone. `over`: it has ended.
+    gone. `attempts` counts those made so far. `over`: it has ended.
     """
 
-    __slots__ = ("begun", "done_tokens", "held", "number", "original", "over", "request", "resends", "tries")
+    __slots__ = (
+        "attempts",
+        "begun",
+        "done_tokens",
+        "held",
+        "number",
+        "original",
+        "over",
+        "request",
+        "resends",
+        "tries",
+    )
 
     def __init__(self, original: EngineRequest) -> None:
         self.original = original
         self.request = original
         self.number = NOWHERE
+        self.attempts = 0
         self.begun = False
         self.held = False
         self.tries = 0
@@ -33,16 +47,18 @@ class Call:
         """A fresh attempt that reaches the router at `now`: what has come already is part of its prompt."""
         asked, done = self.original, self.done_tokens
         self.begun = False
-        self.request = EngineRequest(
-            asked.index,
-            now,
-            asked.input_tokens + done,
-            asked.max_tokens - done,
-            asked.request_class,
-            asked.tier,
-            asked.tenant,
-            asked.priority,
-            asked.session,
-            asked.prefix_ids,
-        )
+        request: dict[str, Any] = {
+            "index": asked.index,
+            "arrival_s": now,
+            "input_tokens": asked.input_tokens + done,
+            "max_tokens": asked.max_tokens - done,
+            "request_class": asked.request_class,
+            "tier": asked.tier,
+            "tenant": asked.tenant,
+            "priority": asked.priority,
+            "session": asked.session,
+            "prefix_ids": asked.prefix_ids,
+        }
+        self.request = RetriedRequest(self.attempts, **request) if self.attempts else EngineRequest(**request)
+        self.attempts += 1
         return self.request

@@ -101,7 +101,7 @@ class Cluster:
         self.options = options
         self.env = env = Clock()
         self.recorder = Recorder(trace)
-        self.arrivals = Arrivals(trace, only_shared=not exact)
+        self.arrivals = Arrivals(trace, only_shared=options.plain and not exact)  # (a retry shares all with the try)
         self.slots = self._places(pools)
         self.snapshots = [slot.snapshot for slot in self.slots]
         self.life = Lifecycle(env, self.slots, members, self._boot, self._lost)

@@ -61,7 +61,6 @@ def summarise(
     groups = partial(_by_group, run, times, met, arrived, paid, top)
     served = fairness(run, times, met, arrived)
     completed_tokens = _completed_tokens(run)
-    gpu_seconds = sum(r.gpus * r.billed_s for r in run.replicas)
     beyond = extrapolated(run, step_times)
     beyond_range = [f"pool {pool}: {reason}" for pool, reasons in beyond.items() for reason in reasons]
     summary = {
@@ -73,10 +72,7 @@ def summarise(
         "extrapolated_month": _traffic_s(run) < SECONDS_PER_WEEK,
         "duration_s": run.end_s,
         "requests": _request_counts(run, arrived),
-        "reject_reasons": _reasons(run, Status.REJECTED),
-        "failure_reasons": _reasons(run, Status.FAILED),
-        "cancel_reasons": _reasons(run, Status.CANCELLED),
-        "attempts": int(run.attempts.sum()) if run.attempts is not None else _sent(run),
+        **_ends(run),
         **_latency_statistics(times, top),
         "itl_s": _sound(itl_statistics(run.itl), top),
         "slo_attainment": _ratio(met.sum(), arrived.sum()),
@@ -85,7 +81,9 @@ def summarise(
         "preemptions": sum(r.preemptions for r in run.replicas),
         "prefix_hit_rate": _prefix_hit_rate(run.replicas),
         "kv_usage": _kv_usage(run, range(len(run.replicas))),
-        "gpu_busy": _ratio(sum(r.busy_s * r.gpus for r in run.replicas), gpu_seconds),
+        "gpu_busy": _ratio(
+            sum(r.busy_s * r.gpus for r in run.replicas), sum(r.gpus * r.billed_s for r in run.replicas)
+        ),
         "gpus": _mean_gpus(run.replicas, run.end_s),
         "fleet": _fleet(run),
         **_cost(run.replicas, run.end_s, int(completed_tokens.sum())),
@@ -178,9 +176,17 @@ def _reasons(run: FleetRun, status: Status) -> dict[str, int]:
     return {name: n for i, name in enumerate(run.reasons) if (n := int(np.count_nonzero(codes == i)))}
 
 
-def _sent(run: FleetRun) -> int:
-    """Requests that were sent to a replica, each once: in a fleet that never changes none is sent again."""
-    return int(np.count_nonzero((run.arrival_s <= run.end_s) & (run.status != Status.REJECTED)))
+def _ends(run: FleetRun) -> dict[str, Any]:
+    """Why requests got no answer, and how often they were sent to replicas."""
+    attempts = run.attempts
+    if attempts is None:  # a fleet that never changes: each was sent once
+        attempts = ((run.arrival_s <= run.end_s) & (run.status != Status.REJECTED)).astype(np.int16)
+    return {
+        "reject_reasons": _reasons(run, Status.REJECTED),
+        "failure_reasons": _reasons(run, Status.FAILED),
+        "cancel_reasons": _reasons(run, Status.CANCELLED),
+        "attempts": int(attempts.sum()),
+    }
 
 
 def _prefix_hit_rate(replicas: Sequence[ReplicaTotals]) -> float:

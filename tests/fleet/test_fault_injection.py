@@ -27,6 +27,7 @@ from simroute.policy.gateway_queue import GatewayQueue, GatewayQueueOptions
 
 few = st.integers(0, 2)
 moments = st.floats(0.0, 15.0)
+lengths = st.floats(0.1, 10.0)
 
 
 @st.composite
@@ -34,10 +35,7 @@ def failures(draw: st.DrawFn) -> Failures:
     """Up to two faults of each kind."""
     return Failures(
         crashes=[Crashes(draw(st.floats(1.0, 20.0)))] * draw(st.integers(0, 1)),
-        outages=[
-            Outage(draw(moments), draw(st.floats(0.1, 10.0)), draw(st.sampled_from([None, "east"])))
-            for _ in range(draw(few))
-        ],
+        outages=[Outage(draw(moments), draw(lengths), draw(st.sampled_from([None, "east"]))) for _ in range(draw(few))],
         spot=[Spot("pool", draw(st.floats(2.0, 20.0)), draw(st.floats(0.0, 2.0)), draw(st.floats(0.0, 2.0)))]
         * draw(st.integers(0, 1)),
         stragglers=[
