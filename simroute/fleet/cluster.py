@@ -33,6 +33,7 @@ from simroute.fleet.scrape import ScrapedReplica, Signal, same_signal, scrape
 from simroute.fleet.slot import Slot
 from simroute.fleet.timeline import TimelineSampler
 from simroute.policy.context import Membership
+from simroute.policy.guard import policy_fault
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.run import FleetRun, ReplicaTotals
 from simroute.workload.trace import Trace
@@ -172,20 +173,19 @@ class Cluster:
         Raises SimulationError, naming policy and request, when it fails or sends the request where nobody is.
         """
         try:
-            number, reason = ask(request, self.snapshots)
+            number, reason = decision = ask(request, self.snapshots)
         except SimrouteError:
             raise
         except Exception as error:
-            raise SimulationError(
-                f"policy {self._policy_name}: failed on request {request.index}: {type(error).__name__}: {error}"
-            ) from error
-        if number >= len(self.slots) or (number >= 0 and not self.members[number]):
-            up = [slot.number for slot in self.slots if self.members[slot.number]]
-            raise SimulationError(
-                f"policy {self._policy_name}: sent request {request.index} to replica {number}, which is not ready: "
-                f"it must choose one of {', '.join(map(str, up)) or 'none (reject it)'}"
-            )
+            raise self.fault(request, error) from error
+        if not isinstance(number, int) or number >= len(self.slots) or (number >= 0 and not self.members[number]):
+            raise self.fault(request, decision)
         return number, reason
+
+    def fault(self, request: EngineRequest, got: object) -> SimulationError:
+        """The error of a policy that gave, or raised, `got` when it was asked about `request`."""
+        up = [slot.number for slot in self.slots if self.members[slot.number]]
+        return policy_fault(self._policy_name, request, got, up)
 
     def see_whether_over(self) -> None:
         """The run ends when nothing is under way and nothing will come."""

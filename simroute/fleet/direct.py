@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simroute.engine.sequence import EngineRequest
-from simroute.errors import SimulationError
+from simroute.errors import SimrouteError
 from simroute.fleet.gateway import TOO_LONG
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.run import Status
@@ -37,15 +37,20 @@ class Direct:
 
     def take(self, request: EngineRequest) -> None:
         """A client sends `request` now."""
-        number, reason = self._choose(request, self._snapshots)
         index = request.index
-        if number < 0:
-            self._recorder.unanswered(index, Status.REJECTED, reason)
-            return
+        try:
+            number, reason = decision = self._choose(request, self._snapshots)
+            if number < 0:
+                self._recorder.unanswered(index, Status.REJECTED, reason)
+                return
+        except SimrouteError:
+            raise
+        except Exception as error:
+            raise self._cluster.fault(request, error) from error
         try:
             engine, snapshot, slot = self._doors[number]
-        except IndexError:
-            raise SimulationError(f"the policy chose replica {number}, but there are {len(self._doors)}") from None
+        except (IndexError, TypeError):
+            raise self._cluster.fault(request, decision) from None
         self._replica_of[index] = number
         if request.input_tokens >= engine.max_model_len:  # vLLM answers HTTP 400
             self._recorder.unanswered(index, Status.REJECTED, TOO_LONG)
