@@ -17,7 +17,7 @@ from simroute.engine.clock import Clock
 from simroute.engine.kv_index import KvIndex
 from simroute.engine.replica import Replica
 from simroute.engine.sequence import EngineRequest
-from simroute.errors import SimrouteError, SimulationError, UsageError
+from simroute.errors import SimrouteError, UsageError
 from simroute.fleet.arrivals import Arrivals, check_block_size
 from simroute.fleet.autoscale import keep_scaling
 from simroute.fleet.clients import OpenLoop, Sessions, Users
@@ -33,6 +33,7 @@ from simroute.fleet.scrape import ScrapedReplica, Signal, same_signal, scrape
 from simroute.fleet.slot import Slot
 from simroute.fleet.timeline import TimelineSampler
 from simroute.policy.context import Membership
+from simroute.policy.guard import policy_fault
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.run import FleetRun, ReplicaTotals
 from simroute.workload.trace import Trace
@@ -166,26 +167,30 @@ class Cluster:
             assert self.gateway is not None
             self.gateway.lost(slot, requests, reason)
 
-    def decide(self, ask: Ask, request: EngineRequest) -> tuple[int, str]:
-        """What `ask` (a method of the policy) answers for `request`.
+    def decide(self, ask: Ask, request: EngineRequest, method: str = "choose") -> tuple[int, str]:
+        """What `ask` (the policy's `method`) answers for `request`.
 
         Raises SimulationError, naming policy and request, when it fails or sends the request where nobody is.
         """
         try:
-            number, reason = ask(request, self.snapshots)
-        except SimrouteError:
-            raise
+            answer = ask(request, self.snapshots)
         except Exception as error:
-            raise SimulationError(
-                f"policy {self._policy_name}: failed on request {request.index}: {type(error).__name__}: {error}"
-            ) from error
-        if number >= len(self.slots) or (number >= 0 and not self.members[number]):
-            up = [slot.number for slot in self.slots if self.members[slot.number]]
-            raise SimulationError(
-                f"policy {self._policy_name}: sent request {request.index} to replica {number}, which is not ready: "
-                f"it must choose one of {', '.join(map(str, up)) or 'none (reject it)'}"
-            )
+            raise self.fault(request, error, method) from error
+        try:
+            number, reason = answer
+            ready = number < 0 or (number < len(self.slots) and self.members[number])
+        except (TypeError, ValueError):
+            ready = False
+        if not ready:
+            raise self.fault(request, answer, method)
         return number, reason
+
+    def fault(self, request: EngineRequest, got: object, method: str = "choose") -> SimrouteError:
+        """The error for a policy that raised `got`, or answered it; its own words if it chose them."""
+        if isinstance(got, SimrouteError):
+            return got
+        ready = (slot.number for slot in self.slots if self.members[slot.number])
+        return policy_fault(self._policy_name, request, got, ready, method=method)
 
     def see_whether_over(self) -> None:
         """The run ends when nothing is under way and nothing will come."""

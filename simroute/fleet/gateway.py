@@ -244,7 +244,7 @@ class Gateway:
         def ask(request: EngineRequest, snapshots: Sequence[object]) -> object:
             return review(answered, number, self._snapshots) or (NOWHERE, "")
 
-        where, reason = self._cluster.decide(ask, answered)
+        where, reason = self._cluster.decide(ask, answered, "review")
         self._first_token_s[answered.index] = now  # the answer is passed on as a whole
         if where == NOWHERE and not reason:
             return False
