@@ -160,6 +160,7 @@ class Cluster:
         env, delay_s = self.env, self.options.router.kv_event_delay_s
         index = KvIndex(slot.pool.engine.block_size, self.trace.prefix_block_tokens, delay_s)
         replica.publish_kv_events(index)
+        slot.index = index
         slot.snapshot.hits = lambda request: index.hit_tokens(request, env.now)
 
     def _lost(self, slot: Slot, requests: list[EngineRequest], reason: str) -> None:

@@ -91,7 +91,11 @@ class _Faults:
         def taken(slot: Slot, number: int) -> None:
             if slot.life == number:
                 life.lose(slot, PREEMPTED)
-            self.at(self._env.now + spot.gap_s, lambda: self._replace(slot))
+            self.at(self._env.now + spot.gap_s, lambda: follow(slot))
+
+        def follow(slot: Slot) -> None:
+            slot.due = True
+            self._replace(slot)
 
         life.ups.append(up)
 
@@ -101,17 +105,19 @@ class _Faults:
             slot
             for slot in self._cluster.slots
             if outage.zone in (None, slot.zone) and outage.pool in (None, slot.pool.name) and not slot.pool.external
-        ][: outage.replicas]
-        used = [slot for slot in hit if slot.state is not State.DOWN]
+        ]
+        used = [slot for slot in hit if slot.state is not State.DOWN][: outage.replicas]
+        if outage.replicas is not None:
+            hit = used
         for slot in hit:
-            slot.held = True
+            slot.held += 1
         for slot in used:
+            slot.due = True
             self._life.lose(slot, OUTAGE)
 
         def end() -> None:
             for slot in hit:
-                slot.held = False
-            for slot in used:
+                slot.held -= 1
                 self._replace(slot)
 
         self.at(self._env.now + outage.duration_s, end)
@@ -144,8 +150,10 @@ class _Faults:
 
     def _replace(self, slot: Slot) -> None:
         """Order a new machine for a place that lost its own, unless somebody else decides how many there are."""
-        scaled = slot.pool.name in self._cluster.options.scaling
-        if slot.state is State.DOWN and not slot.held and not scaled:
+        if slot.held or not slot.due:
+            return
+        slot.due = False
+        if slot.state is State.DOWN and slot.pool.name not in self._cluster.options.scaling:
             self._life.order(slot)
 
     def _draws(self, what: str) -> Callable[[Slot], np.random.Generator]:

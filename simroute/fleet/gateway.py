@@ -118,10 +118,14 @@ class Gateway:
             if timeout_s is not None:
                 tries = call.tries
                 self._at(now + timeout_s, lambda: self._time_out(call, tries))
+        if now < self._back_s:
+            self._refuse(call, Status.FAILED, ROUTER_DOWN)
+            return
         router = self._options.router
         if router.throughput_rps is None and not router.latency_s:
             self._enter(call, call.tries)
             return
+        call.coming = True
         if router.throughput_rps is not None:
             self._free_s = max(self._free_s, now) + 1 / router.throughput_rps
             now = self._free_s
@@ -132,10 +136,8 @@ class Gateway:
         """The request has reached the router."""
         if call.over or call.tries != tries:
             return
+        call.coming = False
         now = self._env.now
-        if now < self._back_s:
-            self._refuse(call, Status.FAILED, ROUTER_DOWN)
-            return
         reason = self._refusal(call.attempt(now), now)
         if reason is not None:
             self._refuse(call, Status.REJECTED, reason)
@@ -296,6 +298,7 @@ class Gateway:
 
     def _take_back(self, call: Call) -> None:
         """Nobody waits for the attempt of `call` any longer, wherever it is."""
+        call.coming = False
         if call.held:
             call.held = False
             assert self._queue is not None
@@ -398,13 +401,22 @@ class Gateway:
     def restart(self, down_s: float) -> None:
         """The router dies now with all its connections and everything it knew; it is back in `down_s` seconds."""
         self._back_s = self._env.now + down_s
+        self._free_s = 0.0
+        self._load.completions_per_s = 0.0
+        for slot in self._slots:
+            slot.snapshot.forget()
+            if slot.index is not None:
+                slot.index.clear()
         remake = self._options.remake
         if remake is not None:
             self._use(remake())
-        for call in list(self._calls.values()):
-            if call.held or call.number != NOWHERE:
-                self._take_back(call)
-                self._refuse(call, Status.FAILED, ROUTER_DIED)
+        in_hand = [call for call in self._calls.values() if call.held or call.coming or call.number != NOWHERE]
+        self._pumping = True  # nothing is sent on while it dies
+        for call in in_hand:
+            self._take_back(call)
+        self._pumping = False
+        for call in in_hand:
+            self._refuse(call, Status.FAILED, ROUTER_DIED)
 
     def _at(self, at_s: float, act: Callable[[], None]) -> None:
         self._env.schedule_at(StandingEvent(self._env, lambda _now: act()), NORMAL, at_s)

@@ -85,6 +85,7 @@ class ScrapedReplica:
     """
 
     __slots__ = (
+        "_era",
         "_kv",
         "_live",
         "_replica",
@@ -107,22 +108,27 @@ class ScrapedReplica:
         self.hits: Callable[[Request], int] | None = None
         self._replica = NOBODY
         self._live = tuple(signals[name].live for name in METRICS)
-        self._running = self._waiting = 0
-        self._kv = 0.0
+        self._era = 0
+        self.forget()
 
     def attach(self, replica: Metrics | None) -> None:
         """Another replica is in this place from now on, or none: nothing is known of it yet."""
         self._replica = replica or NOBODY
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing that was read so far is known any more, nor will what is still on its way be."""
+        self._era += 1
         self._running = self._waiting = 0
         self._kv = 0.0
 
     def read(self, names: Sequence[str]) -> Callable[[], None]:
         """Read these metrics now; calling what is returned makes them known."""
-        replica = self._replica
+        replica, era = self._replica, self._era
         running, waiting, kv = replica.num_requests_running, replica.num_requests_waiting, replica.kv_cache_usage
 
         def known() -> None:
-            if self._replica is not replica:  # news of a replica that is gone says nothing
+            if self._era != era:  # news of a replica that is gone says nothing
                 return
             if "running" in names:
                 self._running = running
