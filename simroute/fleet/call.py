@@ -14,8 +14,8 @@ class Call:
 
     `request` is the attempt that is under way, at replica `number` (NOWHERE: at none), `begun` once its first token is
     scheduled; `coming` while the router takes its time over it, `held` while it is in the gateway's queue. `tries`
-    counts how often the client has asked again, `resends` how often the router has sent it anew since. `done_tokens` of the answer came from replicas that are
-    gone. `attempts` counts those made so far. `over`: it has ended.
+    counts how often the client has asked again, `resends` how often the router has sent it anew since. `done_tokens`
+    of the answer came from replicas that are gone. `attempts` counts those made so far. `over`: it has ended.
     """
 
     __slots__ = (
