@@ -254,7 +254,7 @@ class Cluster:
         if isinstance(replica, Replica):
             scheduler = replica.scheduler
             for request in (*scheduler.running, *scheduler.waiting):
-                self.recorder.history(request)
+                self.recorder.history(request, int(self.trace.input_tokens[request.index]))
                 if request not in scheduler.running and not request.preemptions:
                     self.recorder.never_admitted(request)
         slot.bank()

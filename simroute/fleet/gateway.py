@@ -214,8 +214,10 @@ class Gateway:
         if slot.pool.external is None:
             self._load.in_flight -= 1
         call.number = NOWHERE
-        if request.cached_tokens or request.preemptions:
-            self._recorder.history(request)
+        if request.cached_tokens or request.preemptions or call.attempts > 1:
+            self._recorder.history(request, call.original.input_tokens)
+        if not hasattr(request, "admission"):  # it waits in vLLM
+            self._recorder.never_admitted(request)
 
     # -- what engines tell --------------------------------------------------------------------------------------------
 
