@@ -196,7 +196,7 @@ def test_a_retry_storm_shows_in_attempts_and_costs_goodput():
     assert storm.timeline.attempts[-1] == storm.attempts.sum()
     by_20_s = [run.timeline.attempts[np.searchsorted(run.timeline.t_s, 20.0)] for run in (calm, storm)]
     assert by_20_s[0] == 40
-    assert by_20_s[1] > 100, "it has more to do than has come"
+    assert by_20_s[1] > 2 * 40, "it has more to do than has come"
     completed = [int((run.status == Status.COMPLETED).sum()) for run in (calm, storm, gave_up)]
     assert completed[0] == 41
     assert completed[1] < 41
