@@ -13,14 +13,15 @@ class Call:
     """What a client waits for: `original` is the request as it first came, never sent itself.
 
     `request` is the attempt that is under way, at replica `number` (NOWHERE: at none), `begun` once its first token is
-    scheduled; `held` while it is in the gateway's queue. `tries` counts how often the client has asked again,
-    `resends` how often the router has sent it anew since. `done_tokens` of the answer came from replicas that are
-    gone. `attempts` counts those made so far. `over`: it has ended.
+    scheduled; `coming` while the router takes its time over it, `held` while it is in the gateway's queue. `tries`
+    counts how often the client has asked again, `resends` how often the router has sent it anew since. `done_tokens`
+    of the answer came from replicas that are gone. `attempts` counts those made so far. `over`: it has ended.
     """
 
     __slots__ = (
         "attempts",
         "begun",
+        "coming",
         "done_tokens",
         "held",
         "number",
@@ -38,6 +39,7 @@ class Call:
         self.attempts = 0
         self.begun = False
         self.held = False
+        self.coming = False
         self.tries = 0
         self.resends = 0
         self.done_tokens = 0

@@ -85,6 +85,7 @@ class ScrapedReplica:
     """
 
     __slots__ = (
+        "_era",
         "_replica",
         "hits",
         "in_flight",
@@ -104,21 +105,28 @@ class ScrapedReplica:
         self.in_flight_tokens = 0
         self.queued_tokens = 0
         self.hits: Callable[[Request], int] | None = None
-        self.attach(None)
+        self._replica = NOBODY
+        self._era = 0
+        self.forget()
 
     def attach(self, replica: Metrics | None) -> None:
         """Another replica is in this place from now on, or none: nothing is known of it yet."""
         self._replica = replica or NOBODY
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing that was read so far is known any more, nor will what is still on its way be."""
+        self._era += 1
         self.num_requests_running = self.num_requests_waiting = 0
         self.kv_cache_usage = 0.0
 
     def read(self, names: Sequence[str]) -> Callable[[], None]:
         """Read these metrics now; calling what is returned makes them known."""
-        replica = self._replica
+        replica, era = self._replica, self._era
         running, waiting, kv = replica.num_requests_running, replica.num_requests_waiting, replica.kv_cache_usage
 
         def known() -> None:
-            if self._replica is not replica:  # news of a replica that is gone says nothing
+            if self._era != era:  # news of a replica that is gone says nothing
                 return
             if "running" in names:
                 self.num_requests_running = running
