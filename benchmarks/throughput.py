@@ -6,6 +6,7 @@ Usage: python benchmarks/throughput.py [--case NAME]... [--repeat N] [--traces D
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -21,7 +22,9 @@ import numpy as np
 
 from simroute.engine.config import EngineConfig
 from simroute.fleet.cluster import simulate
+from simroute.fleet.options import FleetOptions
 from simroute.fleet.pool import Pool
+from simroute.fleet.scrape import Signal, same_signal
 from simroute.hardware import catalogue
 from simroute.hardware.memory import engine_defaults, kv_blocks
 from simroute.hardware.select import step_time_model
@@ -30,11 +33,14 @@ from simroute.policy.snapshot import VariantInfo
 from simroute.results.run import Status
 from simroute.rng import stream
 from simroute.workload.formats import read_trace
+from simroute.workload.prefixes import Ragged
 from simroute.workload.trace import Trace
 
 ROOT = Path(__file__).resolve().parents[1]
 TRACES = ROOT.parent / "shared/data/traces"
 REPLICAS = 8
+TEXTS, TEXT_IDS = 5_000, 8
+"""System prompts, and prefix ids of each."""
 CALLS = 300_000
 
 
@@ -67,12 +73,31 @@ def llama_on_h100(max_model_len: int) -> Pool:
     return Pool("h100", REPLICAS, variant, engine, step_time_model(model, scheme, gpu), 1)
 
 
-def replay(trace: Trace, pool: Pool) -> Measured:
-    """Replay under least_requests, reading nothing and writing nothing: the simulator alone."""
-    context = PolicyContext([pool.variant], [0] * pool.replicas, stream(0, "policy"))
-    policy = make_policy("least_requests", {}, context)
+def prompted_trace(requests: int, rate_per_s: float) -> Trace:
+    """As `poisson_trace`, each prompt opening with one of 5,000 texts of 512 tokens, the k-th as popular as 1/k."""
+    rng = stream(0, "benchmark")
+    weights = 1 / np.arange(1, TEXTS + 1)
+    text = rng.choice(TEXTS, requests, p=weights / weights.sum())
+    ids = (text[:, None] * TEXT_IDS + np.arange(TEXT_IDS)).ravel()
+    return Trace.build(
+        arrival_s=np.cumsum(rng.exponential(1 / rate_per_s, requests)),
+        input_tokens=rng.integers(768, 1281, requests),
+        output_tokens=rng.integers(128, 385, requests),
+        prefixes=Ragged(np.arange(requests + 1) * TEXT_IDS, ids),
+        prefix_block_tokens=64,
+    )
+
+
+def replay(
+    trace: Trace, pool: Pool, name: str = "least_requests", options: FleetOptions | None = None, **more: Any
+) -> Measured:
+    """Replay under one policy, reading nothing and writing nothing: the simulator alone."""
+    context = PolicyContext(
+        [pool.variant], [0] * pool.replicas, stream(0, "policy"), prefix_block_tokens=trace.prefix_block_tokens
+    )
+    policy = make_policy(name, more, context)
     start_s = time.perf_counter()
-    run = simulate(trace, [pool], policy, policy_name="least_requests", seed=0)
+    run = simulate(trace, [pool], policy, policy_name=name, seed=0, options=options)
     wall_s = time.perf_counter() - start_s
     done = run.status == Status.COMPLETED
     p99_s = float(np.percentile((run.first_token_s - trace.arrival_s)[done], 99))
@@ -84,6 +109,14 @@ def replay(trace: Trace, pool: Pool) -> Measured:
 def poisson(requests: int) -> Callable[[Path], Measured]:
     """The case of `requests` synthetic requests."""
     return lambda traces: replay(poisson_trace(requests), llama_on_h100(max_model_len=8192))
+
+
+def thousand(_: Path) -> Measured:
+    """A thousand replicas, scored by cached prefix, own count and KV use; metrics a second old."""
+    pool = dataclasses.replace(llama_on_h100(max_model_len=8192), replicas=1000, places=1000)
+    options = FleetOptions(signals=same_signal(Signal(1.0)))
+    weights = {"prefix": 3, "active_requests": 2, "kv_usage": 2}
+    return replay(prompted_trace(1_000_000, 10_000.0), pool, "weighted", options, weights=weights)
 
 
 def mooncake(traces: Path) -> Measured:
@@ -107,6 +140,7 @@ def azure(traces: Path) -> Measured:
 CASES: dict[str, tuple[str, Callable[[Path], Measured]]] = {
     "poisson-40k": ("40,000 requests, 8 x Llama-3.1-8B on H100", poisson(40_000)),
     "poisson-1m": ("1,000,000 such requests", poisson(1_000_000)),
+    "thousand": ("1,000,000 requests, 1,000 replicas, prefix scoring", thousand),
     "mooncake": ("Mooncake conversations, 8 replicas, prefix caching", mooncake),
     "azure": ("Azure conv + code, seven policies", azure),
 }

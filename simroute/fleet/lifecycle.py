@@ -18,6 +18,7 @@ from simroute.fleet.slot import Slot, State
 from simroute.policy.context import Membership
 from simroute.results.run import FleetEvent
 
+CRASHED = "its replica crashed"
 Boot = Callable[[Slot], Replica | ExternalReplica]
 Lost = Callable[[Slot, list[EngineRequest], str], None]
 
@@ -71,9 +72,14 @@ class Lifecycle:
         slot.give_back(self._env.now)
 
     def crash(self, slot: Slot) -> None:
-        """The engine of a place dies; its process starts again on the same machine."""
+        """The engine of a place dies; its process starts again on the same machine, unless it was to stop anyway."""
         slot.crashes += 1
-        self._end(slot, State.STARTING, "crash", "its replica crashed")
+        if slot.state is State.DRAINING:
+            self._end(slot, State.DOWN, "crash", CRASHED)
+            self.note(slot, "stop")
+            slot.give_back(self._env.now)
+            return
+        self._end(slot, State.STARTING, "crash", CRASHED)
         self._start(slot, slot.pool.startup.restart_s)
 
     def lose(self, slot: Slot, reason: str) -> None:

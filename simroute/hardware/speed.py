@@ -1,9 +1,11 @@
 """What a router may know of a replica's speed: times of prefill and decode from its step-time model.
 
-Owns `StepSpeed`, which fits the policies' seam `Speed`. Imports only steptime.
+Owns `StepSpeed` and `FlatSpeed`, which fit the policies' seam `Speed`. Imports only steptime.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from simroute.hardware.steptime import Batch, StepTimeModel, Table
 
@@ -42,3 +44,19 @@ class StepSpeed:
         """A step that computes `tokens` tokens of a prompt after its first `start`."""
         pairs = tokens * start + tokens * (tokens + 1) // 2
         return self._model.duration_s(Batch(1, tokens, pairs, 0, 0, sampled))
+
+
+@dataclass(frozen=True, slots=True)
+class FlatSpeed:
+    """Somebody else's endpoint, of which only latencies are known: the same for every prompt and any load."""
+
+    ttft_s: float
+    tpot_s: float
+
+    def prefill_s(self, tokens: int) -> float:
+        """Time to first token, whatever the prompt."""
+        return self.ttft_s
+
+    def decode_s(self, seqs: int, context_tokens: int) -> float:
+        """Time per output token, whatever else it does."""
+        return self.tpot_s

@@ -1,6 +1,6 @@
 """The rules of admission, and what they see: `FleetLoad` and the seam `AdmissionRule`.
 
-May import errors, policy.context, policy.options and policy.quant_aware, and workload.request.
+May import errors, policy.context, policy.options and policy.pressure, and workload.request.
 """
 
 from __future__ import annotations

@@ -1,7 +1,26 @@
 """How long a request would take on a replica, from the variant's step times and what the router itself counts.
 
-The formula and what it assumes are in the docstring of `predict`. May import policy.context and policy.snapshot,
-and workload.request.
+With P the request's prompt tokens, A those of its answer, Q prompt tokens ahead of it (`queued_tokens`), B the
+token budget of a step, D the requests that decode now, N everyone once this request has joined:
+
+    TTFT = max(ahead, seat) + prefill_s(P) + (1 + ceil(P / (B - D))) * step
+    ahead = Q * (token + step / (B - D))
+    seat = (N - seats) * (A * decode_s(n) / seats + m * token) where N > seats, else 0
+    TPOT = decode_s(n) + (n - 1) * m * token / A
+    E2E = TTFT + (A - 1) * TPOT
+
+step = decode_s(D) is paid once for the step under way and once for each chunk of a prompt. m is the mean prompt
+in flight; a token of others' prompts takes token = prefill_s(u) / u with u = max(B, m), for short prompts share
+steps and long ones take several. Seats are `max_num_seqs`, or as many such requests as the KV cache holds where
+that is less; n = min(N, seats). Beyond them N - seats answers must end first, of which `seats` do in the time that
+it takes to decode them and to prefill those who follow. The second term of TPOT is the prefill of those who take
+the others' seats meanwhile. D counts those past their first token, taking prompts to be equally long, and who
+decodes has given half an answer.
+
+Assumed: order of arrival, no prefix cached, others' answers as long as this one, load as it is now. Somebody
+else's endpoint is taken to have room for everyone.
+
+May import policy.context and policy.snapshot, and workload.request.
 """
 
 from __future__ import annotations
@@ -55,30 +74,17 @@ class TargetOptions(PredictionOptions):
 
 
 def predict(seen: Snapshot, input_tokens: int, output_tokens: float) -> Prediction:
-    """What a request of this length can expect on a replica as it is now; `UNKNOWN` where the variant has no speed.
+    """What a request of this length can expect on a replica as it is now, by the formula at the top of this module.
 
-    With P the request's prompt tokens, A those of its answer, Q prompt tokens ahead of it (`queued_tokens`), B the
-    token budget of a step, D the requests that decode now, N everyone once this request has joined:
-
-        TTFT = max(ahead, seat) + prefill_s(P) + (1 + ceil(P / (B - D))) * step
-        ahead = Q * (token + step / (B - D))
-        seat = (N - seats) * A * TPOT / seats where N > seats, else 0
-        TPOT = decode_s(n) + (n - 1) * m * token / A
-        E2E = TTFT + (A - 1) * TPOT
-
-    step = decode_s(D) is paid once for the step under way and once for each chunk of a prompt. m is the mean prompt
-    in flight; a token of others' prompts takes token = prefill_s(u) / u with u = max(B, m), for short prompts share
-    steps and long ones take several. Seats are `max_num_seqs`, or as many such requests as the KV cache holds where
-    that is less; beyond them N - seats answers must end first, of which `seats` do in every A * TPOT. n = min(N,
-    seats). The second term of TPOT is the prefill of those who take the others' seats meanwhile. D counts those past
-    their first token, taking prompts to be equally long, and who decodes has given half an answer.
-
-    Assumed: order of arrival, no prefix cached, others' answers as long as this one, load as it is now.
+    `UNKNOWN` where the variant has no speed. `output_tokens` is what its answer is expected to be, never what it is.
     """
     variant = seen.variant
     speed = variant.speed
     if speed is None:
         return UNKNOWN
+    if variant.external:
+        ttft_s, tpot_s = speed.prefill_s(input_tokens), speed.decode_s(1, input_tokens)
+        return Prediction(ttft_s, tpot_s, ttft_s + (output_tokens - 1) * tpot_s)
     in_flight, tokens, queued_tokens = seen.in_flight, seen.in_flight_tokens, seen.queued_tokens
     together = in_flight + 1
     half = output_tokens / 2
@@ -87,15 +93,16 @@ def predict(seen: Snapshot, input_tokens: int, output_tokens: float) -> Predicti
     if kv_tokens and kv_tokens * together < seats * context_tokens:
         seats = int(kv_tokens * together / context_tokens) or 1
     running = together if together < seats else seats
-    tpot_s = speed.decode_s(running, int(context_tokens * running / together))
+    tpot_s = together_s = speed.decode_s(running, int(context_tokens * running / together))
     ttft_s = speed.prefill_s(input_tokens)
-    ahead_s = 0.0
+    ahead_s = prompt_s = 0.0
     if in_flight and tokens:
         budget = variant.max_num_batched_tokens
         mean = tokens // in_flight
         unit = mean if mean > budget else budget
         token_s = speed.prefill_s(unit) / unit
-        tpot_s += (running - 1) * tokens / in_flight * token_s / output_tokens
+        prompt_s = tokens / in_flight * token_s
+        tpot_s += (running - 1) * prompt_s / output_tokens
         ahead_s = queued_tokens * token_s
         decoding_tokens = tokens - queued_tokens
         decoding = int(in_flight * decoding_tokens / tokens + 0.5)
@@ -107,7 +114,7 @@ def predict(seen: Snapshot, input_tokens: int, output_tokens: float) -> Predicti
             ahead_s += queued_tokens / room * step_s
             ttft_s += (1 - input_tokens // -room) * step_s  # one more than the chunks, which round up
     if together > seats:
-        seat_s = (together - seats) * output_tokens * tpot_s / seats
+        seat_s = (together - seats) * (output_tokens * together_s / seats + prompt_s)
         if seat_s > ahead_s:
             ahead_s = seat_s
     ttft_s += ahead_s

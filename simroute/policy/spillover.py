@@ -1,6 +1,7 @@
 """Own replicas first; what they have no room for goes to somebody else's endpoint, within its rate limit.
 
-May import errors, policy.context, policy.pressure and policy.snapshot, and workload.request.
+May import errors, policy.context, policy.options, policy.pressure, policy.snapshot and policy.token_bucket, and
+workload.request.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from functools import partial
 from operator import attrgetter
 from typing import ClassVar, NamedTuple
 
-from pydantic import Field
-
 from simroute.errors import UsageError, unknown
 from simroute.policy.context import NO_REPLICA, NO_VARIANT, BalancerOptions, ByClass, Group, PolicyContext
+from simroute.policy.options import Positive
 from simroute.policy.pressure import PoolPressure, PressureOptions, pressures
 from simroute.policy.snapshot import Decision, Snapshot
+from simroute.policy.token_bucket import Bucket
 from simroute.workload.request import Request
 
 _in_flight = attrgetter("in_flight")
@@ -25,32 +26,14 @@ _SECONDS_PER_MINUTE = 60.0
 class SpilloverOptions(PressureOptions, BalancerOptions):
     """`to`: the pool that takes what spills (left out: every external one).
 
-    `requests_per_minute`: its rate limit (left out: none). `classes`, `tiers`: who may spill (left out: everyone).
+    `requests_per_minute`: the most that spills, as providers count it: a bucket that fills evenly and holds one
+    minute's worth (left out: no limit). `classes`, `tiers`: who may spill (left out: everyone).
     """
 
     to: str | None = None
-    requests_per_minute: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+    requests_per_minute: Positive | None = None
     classes: tuple[str, ...] = ()
     tiers: tuple[str, ...] = ()
-
-
-class RateLimit:
-    """So many requests a minute, as providers count them: a bucket that fills evenly and holds one minute's worth."""
-
-    def __init__(self, requests_per_minute: float) -> None:
-        self._per_s = requests_per_minute / _SECONDS_PER_MINUTE
-        self._most = max(requests_per_minute, 1.0)
-        self._left = self._most
-        self._counted_s = 0.0
-
-    def take(self, now_s: float) -> bool:
-        """Use up one request if there is one left at `now_s`, which must not run backwards."""
-        self._left = min(self._most, self._left + max(now_s - self._counted_s, 0.0) * self._per_s)
-        self._counted_s = now_s
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
 
 
 class _Sides(NamedTuple):
@@ -83,7 +66,10 @@ class Spillover:
             if (variant.external if options.to is None else variant.pool == options.to)
         }
         self._classes, self._tiers = frozenset(options.classes), frozenset(options.tiers)
-        self._limit = RateLimit(options.requests_per_minute) if options.requests_per_minute is not None else None
+        per_minute = options.requests_per_minute
+        self._limit = (
+            None if per_minute is None else Bucket(per_minute / _SECONDS_PER_MINUTE, max(per_minute, 1.0), 0.0)
+        )
         self._decisions = tuple(Decision(r) for r in range(len(context.pool_of_replica)))
         self._pools = pressures(options, context, "spillover")
         self._sides = ByClass(context, options, partial(self._divide, context))
@@ -109,4 +95,4 @@ class Spillover:
         return allowed and (not self._tiers or request.tier in self._tiers)
 
     def _within_limit(self, now_s: float) -> bool:
-        return self._limit is None or self._limit.take(now_s)
+        return self._limit is None or self._limit.take(1.0, now_s)

@@ -61,7 +61,7 @@ class TokenBucketOptions(RuleOptions):
         return overrides
 
 
-class _Bucket:
+class Bucket:
     """`level` tokens at `at_s`; only what is taken moves the two, so that refusals add no rounding."""
 
     __slots__ = ("at_s", "burst", "level", "rate_per_s")
@@ -91,7 +91,7 @@ class TokenBucket:
 
     def __init__(self, options: TokenBucketOptions, targets: Mapping[str, Targets]) -> None:
         self._options = options
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[str, Bucket] = {}
         self._by_prompt = options.unit == "prompt_tokens"
 
     def admit(self, request: Request, load: FleetLoad, now_s: float) -> str | None:
@@ -101,7 +101,7 @@ class TokenBucket:
         bucket = self._buckets.get(key)
         if bucket is None:
             rate = self._options.overrides.get(key, self._options)
-            bucket = self._buckets[key] = _Bucket(rate.rate_per_s, rate.burst, now_s)
+            bucket = self._buckets[key] = Bucket(rate.rate_per_s, rate.burst, now_s)
         cost = request.input_tokens if self._by_prompt else 1
         if bucket.take(cost, now_s):
             return None

@@ -16,6 +16,7 @@ from simroute.fleet import options as fleet
 from simroute.fleet.pool import External, Pool, Startup
 from simroute.fleet.scrape import METRICS, Signal, Signals
 from simroute.hardware.reference import REFERENCE_INPUT_TOKENS, REFERENCE_OUTPUT_TOKENS
+from simroute.hardware.speed import FlatSpeed
 from simroute.hardware.steptime import Basis, Batch
 from simroute.policy.admission import make_admission
 from simroute.policy.autoscaling import make_autoscaler
@@ -116,6 +117,7 @@ def external_pool(spec: ExternalSpec, classes: Iterable[str]) -> Pool:
         usd_per_1m_tokens=per_output,
         max_num_seqs=SEATS,
         quality=quality,
+        speed=FlatSpeed(spec.ttft_s, spec.tpot_s),
         external=True,
     )
     engine = EngineConfig(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from simroute.hardware import catalogue
 from simroute.hardware.roofline import RooflineStepTime
-from simroute.hardware.speed import StepSpeed
+from simroute.hardware.speed import FlatSpeed, StepSpeed
 from simroute.hardware.steptime import Batch
 
 MODEL = RooflineStepTime(catalogue.model("Llama-3.1-8B"), catalogue.scheme("fp8"), catalogue.gpu("H100"))
@@ -49,3 +49,9 @@ def test_it_travels_to_worker_processes():
     speed = StepSpeed(MODEL, 2048)
     speed.prefill_s(5000)
     assert pickle.loads(pickle.dumps(speed)).prefill_s(9000) == speed.prefill_s(9000)
+
+
+def test_of_somebody_elses_endpoint_only_two_latencies_are_known():
+    speed = FlatSpeed(ttft_s=0.4, tpot_s=0.02)
+    assert {speed.prefill_s(tokens) for tokens in (0, 10, 100_000)} == {0.4}
+    assert {speed.decode_s(seqs, 1000 * seqs) for seqs in (1, 500)} == {0.02}

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from policy.stage import Stage, ask_for, variant
 
 from simroute.errors import UsageError
-from simroute.policy.spillover import RateLimit
 
 BURST = {"occupancy": {"enter": 0.8, "leave": 0.5}}
 
@@ -38,28 +37,31 @@ def test_own_replicas_serve_while_any_pool_has_room():
     assert went == [0, 1, 1, 2, 2, 0, 1]
 
 
+def limited(per_minute):
+    """When a request that comes at each of these times may spill, from a fleet that is full."""
+    found = stage()
+    policy = found.policy("spillover", requests_per_minute=per_minute)
+    fill(found, 30, 50)
+    return lambda *times_s: [found.pick(policy, ask_for(arrival_s=time_s)) == 2 for time_s in times_s]
+
+
 def test_the_rate_limit_is_a_bucket_of_one_minute_that_fills_evenly():
-    limit = RateLimit(6.0)
-    assert [limit.take(0.0) for _ in range(7)] == [True] * 6 + [False]
-    assert not limit.take(9.9), "one every 10 s"
-    assert limit.take(10.1)
-    assert not limit.take(10.2)
-    assert [limit.take(35.0) for _ in range(3)] == [True, True, False], "0.02 were left, and 2.48 came since"
-    assert [limit.take(1000.0) for _ in range(7)] == [True] * 6 + [False], "never more than a minute's worth"
+    spills = limited(6)
+    assert spills(*[0.0] * 7) == [True] * 6 + [False]
+    assert spills(9.9, 10.0, 10.2) == [False, True, False], "one every 10 s"
+    assert spills(*[35.0] * 3) == [True, True, False], "2.5 since"
+    assert spills(*[1000.0] * 7) == [True] * 6 + [False], "never more than a minute's worth"
 
 
 def test_less_than_one_request_a_minute_is_still_one_at_a_time():
-    limit = RateLimit(0.5)
-    assert [limit.take(t) for t in (0.0, 60.0, 120.0, 130.0)] == [True, False, True, False]
+    assert limited(0.5)(0.0, 60.0, 120.0, 130.0) == [True, False, True, False]
 
 
-@given(st.lists(st.floats(0, 30), max_size=80), st.floats(0.5, 120))
+@given(st.lists(st.floats(0, 30), max_size=60), st.floats(0.5, 120))
 def test_no_window_of_time_sees_more_than_the_bucket_and_what_flowed_in(gaps_s, per_minute):
-    limit, now_s, taken_s = RateLimit(per_minute), 0.0, []
-    for gap_s in gaps_s:
-        now_s += gap_s
-        if limit.take(now_s):
-            taken_s.append(now_s)
+    times_s = [sum(gaps_s[: i + 1]) for i in range(len(gaps_s))]
+    went = limited(per_minute)(*times_s)
+    taken_s = [time_s for time_s, gone in zip(times_s, went, strict=True) if gone]
     for i, start_s in enumerate(taken_s):
         for count, end_s in enumerate(taken_s[i:], start=1):
             assert count <= max(per_minute, 1.0) + (end_s - start_s) * per_minute / 60 + 1e-6
