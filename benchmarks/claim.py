@@ -150,6 +150,7 @@ def show_sources() -> None:
         ("16 bits, static by class", FP16_LARGE, FP16_SMALL, BY_CLASS, tagged, True),
         ("16 bits, quant_aware", FP16_LARGE, FP16_SMALL, QUANT_AWARE, plain, True),
         ("8 bits, quant_aware", FP8_LARGE, FP8_SMALL, QUANT_AWARE, plain, True),
+        ("8 bits, 70B for everybody", FP8_LARGE, (), LEAST_REQUESTS, plain, True),
         ("int4, 70B for everybody", INT4_LARGE, (), LEAST_REQUESTS, plain, True),
         ("int4, static by class", INT4_LARGE, INT4_SMALL, BY_CLASS, tagged, True),
         ("int4, quant_aware", INT4_LARGE, INT4_SMALL, QUANT_AWARE, plain, True),

@@ -122,6 +122,7 @@ def cheapest(
     limit_s: float,
     *,
     floor: bool = True,
+    most_usd: float = MOST_USD,
 ) -> Found:
     """The cheapest of these fleets, within the ends of the search, whose p99 TTFT is within the limit.
 
@@ -129,7 +130,7 @@ def cheapest(
     more of it, failed for no fault of its small pool.
     """
     hopeless: dict[Replica, int] = {}
-    for fleet in _fleets(larges, smalls):
+    for fleet in _fleets(larges, smalls, most_usd):
         if fleet.larges <= hopeless.get(fleet.large, 0):
             continue
         summary = replay(AFTER, policy, trace, fleet)
@@ -140,14 +141,21 @@ def cheapest(
     return None
 
 
-def _fleets(larges: Sequence[Replica], smalls: Sequence[Replica]) -> Iterator[Fleet]:
+def cheapest_of_all(larges: Sequence[Replica], smalls: Sequence[Replica], trace: Path, limit_s: float) -> Found:
+    """The cheaper of two pools under quant_aware and one large pool for everybody, both keeping the floors."""
+    both = cheapest(larges, smalls, QUANT_AWARE, trace, limit_s)
+    large = cheapest(larges, (), LEAST_REQUESTS, trace, limit_s, most_usd=both[0].usd_per_month if both else MOST_USD)
+    return large or both
+
+
+def _fleets(larges: Sequence[Replica], smalls: Sequence[Replica], most_usd: float) -> Iterator[Fleet]:
     """All fleets of these, by price."""
     counts = range(1, MOST_REPLICAS + 1)
     if smalls:
         fleets = [Fleet(a, n, b, m) for a, n, b, m in product(larges, counts, smalls, counts)]
     else:
         fleets = [Fleet(a, n) for a, n in product(larges, counts)]
-    affordable = [fleet for fleet in fleets if fleet.usd_per_month <= MOST_USD]
+    affordable = [fleet for fleet in fleets if fleet.usd_per_month <= most_usd]
     yield from sorted(affordable, key=lambda fleet: (fleet.usd_per_month, fleet.gpus))
 
 

@@ -42,7 +42,7 @@ from claim_replays import (
     LEAST_REQUESTS,
     QUANT_AWARE,
     alone_s,
-    cheapest,
+    cheapest_of_all,
     floor_kept,
     highest_rate,
     outcome,
@@ -78,8 +78,8 @@ def _sweep(what: str, points: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
             ms(p99_s(replay(AFTER, policy, trace, CLAIMED)))
             for policy, trace in ((BY_CLASS, by_class), (QUANT_AWARE, plain))
         ]
-        sixteen = cheapest(FP16_LARGE, FP16_SMALL, QUANT_AWARE, plain, FORMER_P99_S)
-        quantized = cheapest(QUANTIZED_LARGE, QUANTIZED_SMALL, QUANT_AWARE, plain, FORMER_P99_S)
+        sixteen = cheapest_of_all(FP16_LARGE, FP16_SMALL, plain, FORMER_P99_S)
+        quantized = cheapest_of_all(QUANTIZED_LARGE, QUANTIZED_SMALL, plain, FORMER_P99_S)
         cells = (
             ms(p99_s(before)),
             f"{floor_kept(before):.0%}",
@@ -173,7 +173,7 @@ def show_quality() -> None:
         ("not that of hard requests", FP8_LARGE, QUANTIZED_SMALL),
         ("none", FP8_LARGE, FP8_SMALL),
     ):
-        best = cheapest(larges, smalls, QUANT_AWARE, traffic(), FORMER_P99_S)
+        best = cheapest_of_all(larges, smalls, traffic(), FORMER_P99_S)
         rows.append((title, *described(best), outcome(best[1])[0] if best else "-"))
     print_table(("int4 reaches", "cheapest quantized fleet", "USD a month", "p99 TTFT ms"), rows)
 
@@ -184,6 +184,6 @@ def show_claimed_p99() -> None:
     rows = []
     for hard in (0.01, 0.02, 0.05, 0.2, 0.4):
         for limit_s in (CLAIMED_P99_S, 0.25, FORMER_P99_S):
-            best = cheapest(larges, QUANTIZED_SMALL, QUANT_AWARE, traffic(hard=hard), limit_s)
+            best = cheapest_of_all(larges, QUANTIZED_SMALL, traffic(hard=hard), limit_s)
             rows.append((f"{hard:.0%}", ms(limit_s), *described(best), outcome(best[1])[0] if best else "-"))
     print_table(("hard requests", "p99 within ms", "cheapest quantized fleet", "USD a month", "p99 TTFT ms"), rows)
