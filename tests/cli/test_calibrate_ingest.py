@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 
 import pytest
-from calibration import synthetic
 from calibration.test_ingest import LOG, guidellm_report, guidellm_request, serve_result, shapes
 
+from calibration import synthetic
 from simroute.calibration.runs import read_run, write_run
 
 ENGINE = ("--gpu", "H100", "--scheme", "bf16", "--set", "num_gpu_blocks=1001")
