@@ -1,4 +1,4 @@
-"""A fleet's life from the scenario file to the summary: each section reaches the simulation and shows in its numbers."""
+"""A fleet's life from the scenario file to the summary: each section arrives and shows in the numbers."""
 
 from __future__ import annotations
 
