@@ -153,9 +153,7 @@ def traffic_of(traffic: Traffic) -> Trace:
     """The scenario's traces, cut, scaled, tagged and merged by arrival."""
     traces = []
     for source in traffic.traces:
-        trace = read_trace(source.path, source.format)
-        if source.window_s is not None:
-            trace = trace.window(*source.window_s)
+        trace = read_trace(source.path, source.format, window_s=source.window_s, seed=source.seed)
         if source.head is not None:
             trace = trace.head(source.head)
         trace = trace.scaled(rate=source.rate_scale * traffic.rate_scale)
