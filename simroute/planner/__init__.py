@@ -1,0 +1,5 @@
+"""What to buy: many replays of many fleets, and what they say together.
+
+Owns the ways to run replays side by side (`executor`), to keep what they gave (`cache`), to cut a long one (`split`),
+and the questions that take many of them (`whatif`, `capacity`). May import scenario and everything below it.
+"""
