@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from simroute.errors import SimrouteError, UsageError
 from simroute.hardware import catalogue
-from simroute.results.compare import TARGET_ATTAINMENT
 from simroute.planner.spec import CandidateSpec, PlanClass, PlanSpec, ReplicaRange
+from simroute.results.compare import TARGET_ATTAINMENT
 from simroute.scenario.build import Built, build
 from simroute.scenario.models import ClassSpec, PoolSpec, PriceSpec, Scenario, SloSpec, Traffic
 from simroute.scenario.variants import variant_of
 from simroute.units import HOURS_PER_MONTH
-from simroute.workload.columns import DEFAULT_NAME
 
 Fleet = tuple[tuple[int, int], ...]
 """Option numbers, rising, each with how many replicas."""
@@ -71,23 +70,13 @@ class Space:
         return int((trace.class_code == trace.class_names.index(request_class)).sum())
 
     def attainment(self, request_class: str) -> float:
-        """The least share of a class's requests within their targets.
-
-        Where only percentiles are limited, of those that complete at all: they aim at nothing else.
-        """
+        """The least share of a class's requests within their targets; without any, of those that complete."""
         wanted = self.wanted(request_class)
         return wanted.attainment if wanted.attainment is not None else TARGET_ATTAINMENT
 
     def wanted(self, request_class: str) -> PlanClass:
         """What a class asks for, with what it takes from `default`."""
-        stated = self.spec.classes
-        own, default = stated.get(request_class, PlanClass()), stated.get(DEFAULT_NAME, PlanClass())
-        return own.model_copy(
-            update={
-                field: value if (value := getattr(own, field)) is not None else getattr(default, field)
-                for field in PlanClass.model_fields
-            }
-        )
+        return self.spec.wanted(request_class)
 
     def usd_per_month(self, fleet: Fleet) -> float:
         """The bill of a whole fleet, busy or not."""
@@ -184,7 +173,7 @@ def _scenario(spec: PlanSpec, options: Sequence[Option]) -> Scenario:
         description=spec.description,
         seed=spec.seed,
         traffic=traffic,
-        classes={name: _class(wanted) for name, wanted in spec.classes.items()},
+        classes={name: _class(spec.wanted(name)) for name in spec.classes},
         pools=tuple(option.spec for option in options),
         calibrations=spec.calibrations,
         policies=spec.policies,
@@ -205,7 +194,7 @@ def _options(spec: PlanSpec) -> tuple[tuple[Option, ...], tuple[Unfit, ...]]:
     unfit: dict[str, Unfit] = {}
     for candidate in spec.candidates:
         for pool in _pools(spec, candidate, prices):
-            if pool.name in options or pool.name in unfit:
+            if pool.name in unfit or (pool := _distinct(pool, options)).name in options:
                 continue
             try:
                 hardware = variant_of(pool, spec.calibrations).hardware
@@ -215,6 +204,15 @@ def _options(spec: PlanSpec) -> tuple[tuple[Option, ...], tuple[Unfit, ...]]:
             gpus, usd_per_hour = pool.tensor_parallel, hardware.usd_per_gpu_hour * pool.tensor_parallel
             options[pool.name] = Option(pool.name, pool, candidate.replicas, hardware.gpu.name, gpus, usd_per_hour)
     return tuple(options.values()), tuple(unfit.values())
+
+
+def _distinct(pool: PoolSpec, options: Mapping[str, Option]) -> PoolSpec:
+    """`pool` under a name of its own, unless an option is just the same."""
+    name, number = pool.name, 1
+    while pool.name in options and options[pool.name].spec != pool:
+        number += 1
+        pool = pool.model_copy(update={"name": f"{name}-{number}"})
+    return pool
 
 
 def _pools(spec: PlanSpec, candidate: CandidateSpec, prices: dict[str, PriceSpec]) -> Iterator[PoolSpec]:

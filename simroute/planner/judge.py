@@ -14,7 +14,7 @@ import numpy as np
 from simroute.planner.candidates import Fleet, Space
 from simroute.results.latency import latencies
 from simroute.results.run import FleetRun
-from simroute.results.slo import slo_for
+from simroute.results.slo import Slo, slo_for
 
 METRICS = ("ttft", "tpot", "e2e")
 P99_SHARE = 0.01
@@ -79,7 +79,9 @@ def _class_checks(space: Space, name: str, summary: Mapping[str, Any]) -> list[C
     floor = space.built.quality_floor.get(name)
     if group is None:  # (every request of the class was cut off)
         return [at_least("attainment", name, None, space.attainment(name))]
-    found = [at_least("attainment", name, group["slo_attainment"], space.attainment(name))]
+    ended = group["requests"]
+    attained = group["slo_attainment"] if wanted.slo is not None else ended["completed"] / ended["arrived"]
+    found = [at_least("attainment", name, attained, space.attainment(name))]
     if wanted.p99 is not None:
         limits = ((metric, getattr(wanted.p99, f"{metric}_s")) for metric in METRICS)
         found += [
@@ -108,7 +110,8 @@ def misses(space: Space, run: FleetRun) -> dict[str, dict[str, int]]:
         if name not in trace.class_names:
             continue
         members = trace.class_code == trace.class_names.index(name)
-        met = slo_for(space.built.slo, name).met(times)
+        aimed = slo_for(space.built.slo, name) if space.wanted(name).slo is not None else Slo()
+        met = aimed.met(times)
         counts = {"attainment": int(np.count_nonzero(members & ~met))}
         limits = space.wanted(name).p99
         for metric in METRICS if limits is not None else ():

@@ -22,6 +22,7 @@ from simroute.scenario.models import (
     Traffic,
 )
 from simroute.scenario.parts import Count, Name, Part, Positive, Rate, Share, Switch, Whole
+from simroute.workload.columns import DEFAULT_NAME
 
 MOST_REPLICAS = 10_000
 Replicas = Annotated[int, Field(ge=1, le=MOST_REPLICAS, strict=True)]
@@ -178,6 +179,12 @@ class PlanSpec(Part):
     """Least share of a class's answers that reach its quality floor."""
     search: SearchSpec = SearchSpec()
     """How hard to search."""
+
+    def wanted(self, request_class: str) -> PlanClass:
+        """What a class asks for, with what it takes from `default`."""
+        own, default = (self.classes.get(name, PlanClass()) for name in (request_class, DEFAULT_NAME))
+        fields = PlanClass.model_fields
+        return PlanClass(**{f: v if (v := getattr(own, f)) is not None else getattr(default, f) for f in fields})
 
 
 def listed(value: Any, fields: tuple[str, ...]) -> Any:
