@@ -96,12 +96,25 @@ class Evaluator:
     def __post_init__(self) -> None:
         self._peak = peak_of(self.space)
 
+    @property
+    def whole_replays(self) -> int:
+        """How many replays of the whole trace have been asked for."""
+        return sum(replay.stage == "whole" for replay in self._results)
+
     def ask(self, candidates: Sequence[Candidate], rate_scale: float = 1.0) -> list[Verdict | None]:
         """A verdict on each, in order; None for those that a stop left unknown."""
         wanted = [c for c in dict.fromkeys(candidates) if (c, rate_scale) not in self.verdicts]
         for stage in ("peak", "whole") if self._peak is not None else ("whole",):
             wanted = self._stage(wanted, stage, rate_scale)
         return [self.verdicts.get((candidate, rate_scale)) for candidate in candidates]
+
+    def ask_whole(self, candidates: Sequence[Candidate]) -> None:
+        """A verdict by the whole trace on each, even where the busiest stretch has already told against it."""
+        self._stage([c for c in dict.fromkeys(candidates) if self._short_of_whole(c)], "whole", 1.0)
+
+    def _short_of_whole(self, candidate: Candidate) -> bool:
+        verdict = self.verdicts.get((candidate, 1.0))
+        return verdict is None or (verdict.stage != "whole" and not verdict.error)
 
     def _stage(self, candidates: Sequence[Candidate], stage: str, rate_scale: float) -> list[Candidate]:
         """Replay the stage for all; verdicts are noted where they fall, and those still open given back.
@@ -152,7 +165,8 @@ class Evaluator:
         missing = [r for r in dict.fromkeys(replays) if r not in self._results]
         keys = {r: self._key(r) for r in missing}
         for replay in missing:
-            kept = self.cache.get(keys[replay]) if keys[replay] else None
+            key = keys[replay]
+            kept = None if key is None else self.cache.get(key)
             if kept is not None:
                 self._results[replay] = kept
                 self.tally.reused += 1
@@ -223,7 +237,5 @@ class _Task:
     def __call__(self, replay: _Replay) -> dict[str, Any]:
         built = _built(self.space, self.peak, replay)
         policy = built.scenario.policies[0]
-        run, summary = replayed(
-            built, policy, exact=self.exact, progress=lambda done: None, stop=lambda: False
-        )
+        run, summary = replayed(built, policy, exact=self.exact, progress=lambda done: None, stop=lambda: False)
         return {"summary": summary, "misses": misses(self.space, run)}

@@ -76,12 +76,19 @@ def _own_problems(spec: PlanSpec) -> list[Problem]:
     return [*_unknown_names(spec), *_contradictions(spec)]
 
 
+_FINDERS: dict[str, Callable[[str], object]] = {
+    "model": catalogue.model,
+    "quantization": catalogue.scheme,
+    "gpu": catalogue.gpu,
+}
+
+
 def _unknown_names(spec: PlanSpec) -> Iterator[Problem]:
     lookups: list[tuple[Keys, Callable[[], object]]] = []
     for i, candidate in enumerate(spec.candidates):
-        for field, find in (("model", catalogue.model), ("quantization", catalogue.scheme), ("gpu", catalogue.gpu)):
+        for field in ("model", "quantization", "gpu"):
             for j, name in enumerate(getattr(candidate, field)):
-                lookups.append((("candidates", i, field, j), partial(find, name)))
+                lookups.append((("candidates", i, field, j), partial(_FINDERS[field], name)))
     for field in ("quotas", "prices"):
         lookups += [((field, name), partial(catalogue.gpu, name)) for name in getattr(spec, field)]
     for keys, find in lookups:

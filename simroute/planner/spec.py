@@ -1,6 +1,6 @@
 """What a plan file may say, as frozen pydantic models: shape, types, ranges and defaults of every field.
 
-Owns `PlanSpec`; what needs the catalogue or another field is in `loading`. Imports pydantic and, of scenario, its models.
+Owns `PlanSpec`; what needs the catalogue or another field is in `loading`. Imports pydantic and scenario's models.
 """
 
 from __future__ import annotations
@@ -26,6 +26,13 @@ from simroute.workload.columns import DEFAULT_NAME
 
 MOST_REPLICAS = 10_000
 Replicas = Annotated[int, Field(ge=1, le=MOST_REPLICAS, strict=True)]
+
+
+def listed(value: Any, fields: tuple[str, ...]) -> Any:
+    """`value`, a mapping, with a list of one in place of each bare value of these fields."""
+    if not isinstance(value, dict):
+        return value
+    return {k: [v] if k in fields and not isinstance(v, list | tuple) else v for k, v in value.items()}
 
 
 class PlanTraffic(Traffic):
@@ -172,7 +179,7 @@ class PlanSpec(Part):
     router: RouterSpec = RouterSpec()
     """The router."""
     calibrations: Name | None = None
-    """Folder of calibrations, as in a scenario; `none` for estimates alone (left out: those that come with simroute)."""
+    """Folder of calibrations, as in a scenario; `none` for estimates alone (left out: those shipped)."""
     quality: QualitySpec = QualitySpec()
     """What is known of answer quality where nothing is published: a list of assumptions, or a mapping."""
     floor_share: Share = TARGET_ATTAINMENT
@@ -185,10 +192,3 @@ class PlanSpec(Part):
         own, default = (self.classes.get(name, PlanClass()) for name in (request_class, DEFAULT_NAME))
         fields = PlanClass.model_fields
         return PlanClass(**{f: v if (v := getattr(own, f)) is not None else getattr(default, f) for f in fields})
-
-
-def listed(value: Any, fields: tuple[str, ...]) -> Any:
-    """`value`, a mapping, with a list of one in place of each bare value of these fields."""
-    if not isinstance(value, dict):
-        return value
-    return {k: [v] if k in fields and not isinstance(v, list | tuple) else v for k, v in value.items()}
