@@ -304,8 +304,7 @@ def _without_largest(used: Floats, spared: int) -> Floats:
         found: Floats = used.sum(axis=0)
         return found
     kept = np.partition(used, len(used) - spared, axis=0)[: len(used) - spared]
-    found = kept.sum(axis=0)
-    return found
+    return kept.sum(axis=0)  # type: ignore[no-any-return]
 
 
 def _rest(first_s: Floats, second_s: Floats, capacity_s: Floats) -> Floats:

@@ -171,7 +171,7 @@ class Evaluator:
                 self._results[replay] = kept
                 self.tally.reused += 1
         missing = [r for r in missing if r not in self._results]
-        if not missing or self.stop():
+        if not missing or self.stopped or self.stop():
             self.stopped = self.stopped or bool(missing)
             return
         began = time.perf_counter()

@@ -35,6 +35,7 @@ from simroute.planner.loading import load_plan
 from simroute.planner.search import Progress, Search
 from simroute.planner.spec import PlanSpec
 from simroute.results.metrics import rounded
+from simroute.scenario.replay import interruptible
 
 if TYPE_CHECKING:
     import pandas
@@ -98,12 +99,24 @@ def plan(
     began = time.perf_counter()
     space = space_of(spec)
     kept = cache if isinstance(cache, Cache) else Cache(None if cache is None else Path(cache))
-    evaluator = Evaluator(space, executor or ProcessPool(), kept, stop or (lambda: False), exact)
+    flag = _Flag()
+
+    def stopping() -> bool:
+        return flag.value or (stop is not None and stop())
+
+    evaluator = Evaluator(space, executor or ProcessPool(), kept, stopping, exact)
     search = Search(evaluator, Bounds(space), progress or (lambda done, what: None))
-    search.run()
-    found = _answered(search)
+    with interruptible(flag):
+        search.run()
+        found = _answered(search)
     found["search"]["seconds"] = time.perf_counter() - began
     return PlanResult(rounded(found), evaluator.stopped)
+
+
+class _Flag:
+    """What Ctrl-C sets."""
+
+    value = False
 
 
 def _answered(search: Search) -> dict[str, Any]:
@@ -149,10 +162,8 @@ def _basis(space: Space, *verdicts: Verdict | None) -> list[str]:
     used = {o for verdict in verdicts if verdict for o, _ in verdict.candidate.fleet}
     names = [space.options[o].name for o in sorted(used)]
     notes = [n for n in space.built.notes if any(f"pool {name}:" in n for name in names)]
-    for option in sorted(used):
-        if space.built.pools[option].step_time.estimated:
-            notes.append(f"step times of {space.options[option].name} are estimated, not calibrated on this hardware")
-    return notes
+    estimated = [space.options[o].name for o in sorted(used) if space.built.pools[o].step_time.estimated]
+    return [*notes, *(f"step times of {name} are estimated, not calibrated on this hardware" for name in estimated)]
 
 
 def _context(space: Space) -> dict[str, Any]:

@@ -248,7 +248,7 @@ class Search:
             return
         fleet, policy = best.candidate
         fewer = [f for f in _neighbours(self.space, fleet, -1) if self.bounds.refusal(f) is None]
-        more = [f for f in _neighbours(self.space, fleet, 1)]
+        more = list(_neighbours(self.space, fleet, 1))
         verdicts = self._ask([Candidate(f, policy) for f in (*fewer, *more)])
         for neighbour, verdict in zip((*fewer, *more), verdicts, strict=True):
             if neighbour in more and verdict is not None and not verdict.meets and not verdict.error:
