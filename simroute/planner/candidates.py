@@ -21,6 +21,8 @@ from simroute.scenario.models import ClassSpec, PoolSpec, PriceSpec, Scenario, S
 from simroute.scenario.variants import variant_of
 from simroute.units import HOURS_PER_MONTH
 
+SAMPLES = 100
+"""Points of a replay's timeline: nobody looks at it, and of a short trace they cost more than the rest."""
 Fleet = tuple[tuple[int, int], ...]
 """Option numbers, rising, each with how many replicas."""
 
@@ -179,6 +181,7 @@ def _scenario(spec: PlanSpec, options: Sequence[Option]) -> Scenario:
         policies=spec.policies,
         router=spec.router,
         quality=spec.quality,
+        samples=SAMPLES,
     )
 
 
