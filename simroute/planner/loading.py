@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,8 @@ def read_plan(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequen
     _resolve(source.data, Path(path).parent)
     spec, problems = validated(source.data, PlanSpec)
     problems += check.problems(check.parts_of({k: v for k, v in source.data.items() if k != "pools"}))
-    problems += _own_problems(spec) if spec else []
+    problems += _unknown_names(source.data)
+    problems += _contradictions(spec) if spec else []
     problems = [problem._replace(keys=as_written(problem.keys, source.data)) for problem in problems]
     if problems or spec is None:
         raise ScenarioError([source.locate(p) for p in sorted(problems, key=source.position)])
@@ -71,11 +71,6 @@ def _path(base: Path, name: Any) -> Any:
     return os.path.normpath(base / name) if isinstance(name, str) and name.endswith(".json") else name
 
 
-def _own_problems(spec: PlanSpec) -> list[Problem]:
-    """Names that nobody knows, and constraints that contradict each other."""
-    return [*_unknown_names(spec), *_contradictions(spec)]
-
-
 _FINDERS: dict[str, Callable[[str], object]] = {
     "model": catalogue.model,
     "quantization": catalogue.scheme,
@@ -83,19 +78,26 @@ _FINDERS: dict[str, Callable[[str], object]] = {
 }
 
 
-def _unknown_names(spec: PlanSpec) -> Iterator[Problem]:
-    lookups: list[tuple[Keys, Callable[[], object]]] = []
-    for i, candidate in enumerate(spec.candidates):
-        for field in ("model", "quantization", "gpu"):
-            for j, name in enumerate(getattr(candidate, field)):
-                lookups.append((("candidates", i, field, j), partial(_FINDERS[field], name)))
+def _unknown_names(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Names that the catalogue does not know, wherever the rest of the file is wrong."""
+    named: list[tuple[Keys, str, Any]] = []
+    candidates = data.get("candidates")
+    for i, item in enumerate(candidates if isinstance(candidates, list) else ()):
+        for field in _FINDERS if isinstance(item, dict) else ():
+            value = item.get(field)
+            if isinstance(value, list):
+                named += [(("candidates", i, field, j), field, name) for j, name in enumerate(value)]
+            else:
+                named.append((("candidates", i, field), field, value))
     for field in ("quotas", "prices"):
-        lookups += [((field, name), partial(catalogue.gpu, name)) for name in getattr(spec, field)]
-    for keys, find in lookups:
-        try:
-            find()
-        except SimrouteError as error:
-            yield Problem(keys, str(error), on_key=keys[0] in ("quotas", "prices"))
+        mapping = data.get(field)
+        named += [((field, name), "gpu", name) for name in mapping] if isinstance(mapping, dict) else []
+    for keys, what, name in named:
+        if isinstance(name, str) and name:
+            try:
+                _FINDERS[what](name)
+            except SimrouteError as error:
+                yield Problem(keys, str(error), on_key=keys[0] in ("quotas", "prices"))
 
 
 def _contradictions(spec: PlanSpec) -> Iterator[Problem]:
