@@ -60,6 +60,7 @@ class Bounds:
     _costs: list[Costs] = field(default_factory=list)
     _loads: dict[tuple[tuple[int, ...], bool], tuple[Load, list[Stretch]]] = field(default_factory=dict)
     _slow: dict[tuple[int, int], list[Bools]] = field(default_factory=dict)
+    _refusals: dict[tuple[int, ...], str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._costs = [costs_of(pool) for pool in self.space.built.pools]
@@ -80,6 +81,12 @@ class Bounds:
 
     def variants_refused(self, options: Sequence[int]) -> str | None:
         """Why no fleet of just these options can keep its promises, however many replicas; None where one might."""
+        key = tuple(options)
+        if key not in self._refusals:
+            self._refusals[key] = self._variants_refused(key)
+        return self._refusals[key]
+
+    def _variants_refused(self, options: tuple[int, ...]) -> str | None:
         for c, limits in enumerate(self.limits):
             able = [option for option in options if self.able[option, c]]
             if not able:

@@ -207,39 +207,47 @@ class Search:
         return self.bounds.refusal(fleet) is None
 
     def _sweep(self) -> None:
-        """Every fleet as cheap as the best or cheaper that nothing has ruled out, cheapest first, if these are few."""
+        """Every fleet as cheap as the best or cheaper that nothing has ruled out, if these are few.
+
+        If they are many, only those with more of something than every fleet that failed, the dearest first.
+        """
         policies = range(len(self.space.spec.policies))
         lone = [f for f in self.space.lone_fleets() if self._of_interest(f)]
         mixed, complete = below(self.space, self.bounds, self._cost_limit())
         known = {c for (c, scale) in self.evaluator.verdicts if scale == 1.0}
         fleets = sorted([*lone, *mixed], key=self.space.usd_per_month)
-        asked = [c for fleet in fleets for p in policies if (c := Candidate(fleet, p)) not in known]
-        if not complete or len(asked) > self.space.spec.search.exhaustive:
-            self.exhaustive = False
-            asked = [c for c in asked if not self._dominated(c)][: self.space.spec.search.exhaustive // 4]
-        for start in range(0, len(asked), AT_ONCE):
-            if self.spent:
-                self.exhaustive = False
-                break
-            self.progress(0.8 + 0.15 * start / len(asked), "cheaper fleets")
-            limit = self._cost_limit()
-            batch = [c for c in asked[start : start + AT_ONCE] if self.space.usd_per_month(c.fleet) <= limit]
-            if not batch:
-                break
+        waiting = [c for fleet in fleets for p in policies if (c := Candidate(fleet, p)) not in known]
+        most = self.space.spec.search.exhaustive
+        self.exhaustive = complete and len(waiting) <= most
+        waiting = waiting if self.exhaustive else waiting[::-1]
+        total, left = len(waiting), len(waiting) if self.exhaustive else most // 4
+        while waiting and left > 0 and not self.spent:
+            self.progress(0.8 + 0.15 * (1 - len(waiting) / total), "cheaper fleets")
+            batch, waiting = self._next(waiting, min(AT_ONCE, left))
+            left -= len(batch)
             self._ask(batch)
+        self.exhaustive = self.exhaustive and not waiting
         if not self.exhaustive and not self.evaluator.stopped:
             self.notes.append(
                 "some cheaper fleets were not simulated: they have no more of any variant than a fleet that failed, or "
                 "the linear model did not propose them; raise search.exhaustive to simulate them all"
             )
 
-    def _dominated(self, candidate: Candidate) -> bool:
-        """Whether a fleet with as much of everything, under the same policy, has failed."""
-        return any(
-            not verdict.meets and _within(candidate.fleet, verdict.candidate.fleet)
-            for verdict in self.verdicts()
-            if verdict.candidate.policy == candidate.policy
-        )
+    def _next(self, waiting: Sequence[Candidate], most: int) -> tuple[list[Candidate], list[Candidate]]:
+        """The next candidates to ask about, and those after them: without what has become too dear, or presumably
+        fails because a fleet with as much of everything has failed under the same policy."""
+        limit = self._cost_limit()
+        failed = [] if self.exhaustive else [v.candidate for v in self.verdicts() if not v.meets and not v.error]
+        batch: list[Candidate] = []
+        for place, candidate in enumerate(waiting):
+            if len(batch) == most:
+                return batch, list(waiting[place:])
+            fleet, policy = candidate
+            if self.space.usd_per_month(fleet) > limit:
+                continue
+            if not any(other.policy == policy and _within(fleet, other.fleet) for other in failed):
+                batch.append(candidate)
+        return batch, []
 
     def _verify(self) -> None:
         """One replica less of each variant of the best fleet fails, one more holds: or it is said that it does not."""
