@@ -15,6 +15,7 @@ import typer.core
 from simroute import __version__, interrupt
 from simroute.cli import calibrate, capability, catalogue, scenario, trace
 from simroute.cli.compare import compare
+from simroute.cli.plan import plan
 from simroute.cli.run import EXIT_INTERRUPTED, run
 from simroute.errors import SimrouteError
 
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(compare)
+app.command()(plan)
 app.command()(scenario.check)
 app.command()(scenario.schema)
 app.add_typer(trace.app, name="trace")
@@ -71,7 +73,8 @@ def simroute(
 ) -> None:
     """Replay real traffic through a step-exact vLLM fleet: latency, cost and quality for each routing policy.
 
-    Exit codes: 0 ok, 1 internal error, 2 usage or configuration, 99 an assertion failed, 130 interrupted.
+    Exit codes: 0 ok, 1 internal error, 2 usage or configuration, 3 no plan meets the
+    targets, 99 an assertion failed, 130 interrupted.
     """
 
 
