@@ -35,7 +35,11 @@ def test_every_engine_setting_of_the_simulator_has_a_flag_or_a_reason():
 
     from simroute.engine.config import EngineConfig
 
-    assert set(ENGINE) == {field.name for field in fields(EngineConfig)} | {"gpu_memory_utilization", "kv_cache_dtype"}
+    assert set(ENGINE) == {field.name for field in fields(EngineConfig)} | {
+        "gpu_memory_utilization",
+        "kv_cache_dtype",
+        "kv_source",
+    }
     assert not any("no flag of vLLM" in line for line in unsaid(pool()))
 
 
@@ -183,8 +187,8 @@ def test_pools_with_alike_names_stay_apart_and_names_are_safe():
     found = servers(plan([pool(name="A b"), pool(name="a-b"), pool(name="a_b"), pool(name="70B")]), document())
     names = [server.name for server in found]
     assert len(set(names)) == 4
-    assert all(re.fullmatch(r"[a-z][a-z0-9-]{0,29}", name) for name in names)
-    assert slug("x" * 99) == "x" * 30
+    assert all(re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name) for name in names)
+    assert slug("x" * 99) == "x" * 40
 
 
 def test_a_plan_that_misses_its_targets_says_so_in_every_file():

@@ -17,8 +17,8 @@ from simroute.planner.emit.flags import VLLM_VERSION, engine_flags, published_na
 from simroute.yamlfile import written
 
 PORT = 8000
-LONGEST_NAME = 30
-"""Of a name in Kubernetes, so that what is added to it stays within its 63."""
+LONGEST_NAME, LONGEST_FLEET = 40, 20
+"""Of a pool's and a fleet's name, so that both together and what Helm adds stay within Kubernetes' 63."""
 WIDTH = 112
 STARTUP_S = 600.0
 """Start-up time where the plan has none: image, weights and CUDA graphs of a large model."""
@@ -113,7 +113,7 @@ def _server(pool: Mapping[str, Any], name: str, shared: str) -> Server:
         gpus=int(pool["tensor_parallel"]),
         replicas=int(pool["replicas"]),
         startup_s=float(pool.get("startup_s") or STARTUP_S),
-        spot=bool(pool.get("spot")),
+        spot=bool(pool.get("spot")) or " spot," in str(pool.get("price_source", "")),
         zones=tuple(pool.get("zones") or ()),
         autoscale=pool.get("autoscale"),
         notes=tuple(unsaid(pool)),
@@ -126,9 +126,9 @@ def _shared_name(pools: Iterable[Mapping[str, Any]], document: Mapping[str, Any]
     return next(iter(models)) if len(models) == 1 else slug(str(document.get("name") or "fleet"))
 
 
-def slug(name: str) -> str:
+def slug(name: str, longest: int = LONGEST_NAME) -> str:
     """`name` in lowercase letters, digits and dashes, beginning with a letter: safe in DNS, files and Helm."""
-    safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST_NAME].strip("-")
+    safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:longest].strip("-")
     return safe if safe[:1].isalpha() else f"pool-{safe}".strip("-")
 
 

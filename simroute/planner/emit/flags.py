@@ -38,8 +38,8 @@ _DEFAULTS: dict[str, tuple[str, Any]] = {
     "watermark": ("--watermark", 0.0),
 }
 """Newer flags, and vLLM's default, at which they are left out so that older versions start as well."""
-_ELSEWHERE = {"num_gpu_blocks", "tensor_parallel_size"}
-"""Settings that are no flag: vLLM finds the number of KV blocks by itself; the pool says its tensor parallelism."""
+_ELSEWHERE = {"num_gpu_blocks", "kv_source", "tensor_parallel_size"}
+"""No flags: vLLM counts its KV blocks itself (`kv_source` says who counted them here); the pool has its own TP."""
 _SIXTEEN_BIT = {"bf16": "bfloat16", "fp16": "float16"}
 _BF16_CAPABILITY = 8.0
 
@@ -97,7 +97,8 @@ def unsaid(pool: Mapping[str, Any]) -> Iterator[str]:
     engine = pool.get("engine", {})
     if blocks := engine.get("num_gpu_blocks"):
         tokens = f" ({blocks * engine['block_size']:,} tokens)" if engine.get("block_size") else ""
-        yield f"simulated with {blocks:,} KV blocks{tokens}: compare with 'GPU KV cache size' in vLLM's log at start"
+        source = f", {engine['kv_source']}" if engine.get("kv_source") else ""
+        yield f"simulated with {blocks:,} KV blocks{tokens}{source}: compare 'GPU KV cache size' in vLLM's log"
     left = [name for name, (_, default) in _DEFAULTS.items() if engine.get(name, default) == default and name in engine]
     if left:
         yield f"at vLLM's defaults, as simulated: {', '.join(left)}"

@@ -9,7 +9,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from simroute.planner.emit.common import PORT, Server, about, about_server, comment, policy_words, servers, slug, yaml
+from simroute.planner.emit.common import (
+    LONGEST_FLEET,
+    PORT,
+    Server,
+    about,
+    about_server,
+    comment,
+    policy_words,
+    servers,
+    slug,
+    yaml,
+)
 from simroute.planner.emit.placing import node_terms, placing_words, spread, tolerations
 from simroute.planner.emit.scaling import autoscaler
 
@@ -27,7 +38,7 @@ Part = tuple[list[str], dict[str, Any]]
 def files(plan: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, str]:
     """`kubernetes.yaml`, for `kubectl apply -f`."""
     found = servers(plan, document)
-    fleet = slug(str(document.get("name") or "fleet"))
+    fleet = slug(str(document.get("name") or "fleet"), LONGEST_FLEET)
     parts = [_front(plan, found, fleet), *(part for server in found for part in _pool(server, fleet))]
     head = comment([*about(plan, document, found), *_needs()])
     return {"kubernetes.yaml": head + "".join(f"---\n{comment(lines)}{yaml(item)}" for lines, item in parts)}
