@@ -86,10 +86,10 @@ def alternatives(document: Document) -> Grid:
 
 
 def refused(document: Document) -> Grid:
-    """The dearest of the fleets that cost less than the plan, and why they are not it."""
+    """Fleets that cost less than the plan, one for each choice of variants, and why they are not it."""
     columns = ("cheaper fleet", "policy", "USD a month", "saves", "what breaks", "judged by")
     plan = document.get("best")
-    cheaper = [] if plan is None else _cheaper(document, plan["cost_usd_per_month"])
+    cheaper = [] if plan is None else _cheaper(document, plan)
     rows = [
         [
             Cell(fleet(each)),
@@ -182,10 +182,14 @@ def _row(plan: Plan, role: str) -> list[Cell]:
     ]
 
 
-def _cheaper(document: Document, cost: float) -> list[Plan]:
-    """The dearest of the cheaper fleets that fail, one a fleet and policy."""
-    known = [p for p in document.get("evaluated") or () if not p["meets"] and p["cost_usd_per_month"] < cost]
-    return sorted(known, key=lambda p: -p["cost_usd_per_month"])[:_MOST_REFUSED]
+def _cheaper(document: Document, best: Plan) -> list[Plan]:
+    """Of each choice of variants the dearest fleet that costs less and fails, under the best plan's policy if asked."""
+    cost = best["cost_usd_per_month"]
+    failed = [p for p in document.get("evaluated") or () if not p["meets"] and p["cost_usd_per_month"] < cost]
+    found: dict[tuple[str, ...], Plan] = {}
+    for each in sorted(failed, key=lambda p: (-p["cost_usd_per_month"], p["policy"] != best["policy"])):
+        found.setdefault(tuple(str(pool["name"]) for pool in each["pools"]), each)
+    return list(found.values())[:_MOST_REFUSED]
 
 
 def _promise(check: Mapping[str, Any], stage: str | None = None) -> list[Cell]:

@@ -73,12 +73,16 @@ def searched(document: Document) -> str:
     of = document.get("search") or {}
     if not of:
         return ""
-    pruned = ", ".join(f"{n:,} by {reason.replace('_', ' ')}" for reason, n in (of.get("pruned") or {}).items())
+    pruned = ", ".join(f"{n:,} {_ruled_out(reason)}" for reason, n in (of.get("pruned") or {}).items())
     simulated = f"{of.get('simulated', 0):,} simulated"
     reused = f", {of['reused']:,} of them from earlier runs" if of.get("reused") else ""
     failed = f", {of['failed']:,} failed" if of.get("failed") else ""
     seconds = f" in {span(of['seconds'])}" if of.get("seconds") else ""
-    return f"{of.get('candidates', 0):,} fleets{seconds}: {pruned or 'none'} ruled out, {simulated}{reused}{failed}"
+    return f"{of.get('candidates', 0):,} fleets{seconds}: {pruned or 'none ruled out'}, {simulated}{reused}{failed}"
+
+
+def _ruled_out(reason: str) -> str:
+    return "not needed" if reason == "not_needed" else f"ruled out by {reason.replace('_', ' ')}"
 
 
 def broken(plan: Plan) -> str:

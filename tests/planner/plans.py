@@ -245,7 +245,7 @@ def document(**changes: Any) -> dict[str, Any]:
         "search": {
             "candidates": 2304,
             "options": 20,
-            "pruned": {"throughput": 1602, "quality": 240, "budget": 391},
+            "pruned": {"throughput": 1602, "quality": 240, "not_needed": 391},
             "asked": 71,
             "exhaustive": False,
             "simulated": 63,

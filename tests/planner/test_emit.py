@@ -233,3 +233,18 @@ def test_every_policy_has_an_answer_and_one_replica_needs_none():
 def test_scripts_quote_what_a_shell_would_read():
     text = emit("vllm", plan([pool(checkpoint="/models/my weights; rm")]), document())["serve-small-fp8.sh"]
     assert shlex.quote("/models/my weights; rm") in text
+
+
+def test_the_documentation_lists_every_kind_and_policy_and_its_example_runs():
+    import doctest
+    from pathlib import Path
+
+    page = Path(__file__).resolve().parents[2] / "docs/deploying.md"
+    assert doctest.testfile(str(page), module_relative=False, encoding="utf-8").failed == 0
+    text = page.read_text("utf-8")
+    for name in (*KINDS, *ENGINE.keys() - {"kv_source"}):
+        assert f"`{name}`" in text, name
+    for policy, logic in re.findall(r"^\| `(\w+)` \| `(\w+)`", text, re.MULTILINE):
+        if policy in POLICIES:
+            made = plan(policy=policy)
+            assert routing(made, servers(made, document())).logic == logic

@@ -89,7 +89,7 @@ def test_the_answer_stands_first_and_a_managers_questions_are_answered(page):
         "quality 0.81 assumed",
         "2 rows without tokens were skipped",
         "Llama-3.3-70B bf16 L40S: does not fit",
-        "2,304 fleets in 2.35 min: 1,602 by throughput",
+        "2,304 fleets in 2.35 min: 1,602 ruled out by throughput, 240 ruled out by quality, 391 not needed",
         "seed 7",
     ):
         assert said in text, said
@@ -176,16 +176,28 @@ def test_in_the_busiest_stretch_a_p99_is_judged_by_what_is_in_time():
     assert words.broken(plan(error="worker died")) == "worker died"
 
 
-def test_cheaper_fleets_are_told_why_they_are_not_bought():
-    rows = texts(cells.refused(document()))
-    assert len(rows) == 8
-    assert rows[0] == [
-        "9 x small fp8 + 1 x large",
-        "quant_aware",
-        "$17,030",
-        "$728",
-        "answers that reach the floor of code: 93.0%, limit 99.0%",
-        "whole traffic",
+def test_of_each_choice_of_variants_the_dearest_cheaper_fleet_is_told_why_it_is_not_bought():
+    other = plan([pool(replicas=6), big_pool(replicas=1)], policy="random", name="again")
+    other |= {"meets": False, "violations": [violation("ttft_p99", "chat", 9.0, 1.0)] * 3}
+    made = document()
+    rows = texts(cells.refused(made | {"evaluated": [other, *made["evaluated"]]}))
+    assert rows == [
+        [
+            "9 x small fp8 + 1 x large",
+            "quant_aware",
+            "$17,030",
+            "$728",
+            "answers that reach the floor of code: 93.0%, limit 99.0%",
+            "whole traffic",
+        ],
+        [
+            "9 x small fp8",
+            "quant_aware",
+            "$12,227",
+            "$5,531",
+            "answers that reach the floor of code: 60.0%, limit 99.0%; p99 TTFT of chat: 2.66 s, limit 1.00 s",
+            "whole traffic",
+        ],
     ]
     assert cells.refused(infeasible()).rows == []
 

@@ -134,7 +134,7 @@ def slug(name: str, longest: int = LONGEST_NAME) -> str:
 
 def about(plan: Mapping[str, Any], document: Mapping[str, Any], found: Iterable[Server]) -> Iterator[str]:
     """What a file says of itself first: the plan, its price, its policy, and what has to be filled in."""
-    yield f"{document.get('name', 'plan')}: plan {plan.get('id', '?')} of simroute"
+    yield f"{document.get('name', 'plan')}, planned by simroute: {plan.get('id', '?')}"
     if answer := document.get("answer"):
         yield str(answer)
     if (cost := plan.get("cost_usd_per_month")) is not None:
