@@ -1,6 +1,9 @@
 """A plan's charts as plotly figures: cost against p99, latency against load, a day, what the answer is sensitive to.
 
-Imports the report's other files. `curve`, `timeline` and `sensitivity` of the document are drawn where they are.
+The last three are drawn where the document has them. `curve`: a list of points with `rate_scale`, `ttft_p99_s`,
+`tpot_p99_s`, `e2e_p99_s`, `slo_attainment`, `gpu_busy` and `stability`. `timeline`: `t_s`, `arrivals_rps`, and
+`pools` by name with `busy` and `replicas`, all as long as `t_s`. `sensitivity`: a list of `factor`, `low` and `high`,
+the latter two with `label` and `cost_usd_per_month` (null where no fleet is left). Imports the report's other files.
 """
 
 from __future__ import annotations
