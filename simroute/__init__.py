@@ -9,7 +9,7 @@ Three files to read first:
 3. `fleet/cluster.py`: replicas, router and clock.
 
 Public API: `load(path)` reads a scenario, `run(scenario)` replays it under each of its policies, `compare(scenario)`
-replays them in many worlds and says which differences are noise.
+replays them in many worlds and says which differences are noise, `capacity(model, gpu)` says what one replica can do.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simroute.planner.capacity import capacity
     from simroute.scenario.compare import compare
     from simroute.scenario.loader import load
     from simroute.scenario.run import run
 
-__all__ = ["__version__", "compare", "load", "run"]
+__all__ = ["__version__", "capacity", "compare", "load", "run"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "capacity": "simroute.planner.capacity",
     "compare": "simroute.scenario.compare",
     "load": "simroute.scenario.loader",
     "run": "simroute.scenario.run",

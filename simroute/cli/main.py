@@ -14,6 +14,7 @@ import typer.core
 
 from simroute import __version__, interrupt
 from simroute.cli import calibrate, capability, catalogue, scenario, trace
+from simroute.cli.capacity import capacity
 from simroute.cli.compare import compare
 from simroute.cli.run import EXIT_INTERRUPTED, run
 from simroute.errors import SimrouteError
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(compare)
+app.command()(capacity)
 app.command()(scenario.check)
 app.command()(scenario.schema)
 app.add_typer(trace.app, name="trace")
