@@ -9,7 +9,8 @@ Three files to read first:
 3. `fleet/cluster.py`: replicas, router and clock.
 
 Public API: `load(path)` reads a scenario, `run(scenario)` replays it under each of its policies, `compare(scenario)`
-replays them in many worlds and says which differences are noise, `capacity(model, gpu)` says what one replica can do.
+replays them in many worlds and says which differences are noise, `capacity(model, gpu)` says what one replica can do,
+`whatif(scenario, changes)` when the targets break and what to buy next.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simroute.planner.capacity import capacity
+    from simroute.planner.whatif import whatif
     from simroute.scenario.compare import compare
     from simroute.scenario.loader import load
     from simroute.scenario.run import run
 
-__all__ = ["__version__", "capacity", "compare", "load", "run"]
+__all__ = ["__version__", "capacity", "compare", "load", "run", "whatif"]
 
 __version__ = "0.1.0"
 
@@ -31,6 +33,7 @@ _HOMES = {
     "compare": "simroute.scenario.compare",
     "load": "simroute.scenario.loader",
     "run": "simroute.scenario.run",
+    "whatif": "simroute.planner.whatif",
 }
 
 

@@ -17,6 +17,7 @@ from simroute.cli import calibrate, capability, catalogue, scenario, trace
 from simroute.cli.capacity import capacity
 from simroute.cli.compare import compare
 from simroute.cli.run import EXIT_INTERRUPTED, run
+from simroute.cli.whatif import whatif
 from simroute.errors import SimrouteError
 
 EXIT_INTERNAL = 1
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(compare)
+app.command()(whatif)
 app.command()(capacity)
 app.command()(scenario.check)
 app.command()(scenario.schema)
