@@ -23,7 +23,7 @@ from simroute.planner.executor import ProcessPool
 from simroute.planner.whatif import WhatIf, whatif
 from simroute.rng import stream
 
-RATES = (0.5, 0.7, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4)
+RATES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 CHANGES = (
     Change(input=1.5),
     Change(output=1.5),

@@ -4,92 +4,103 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simroute.cli.run import EXIT_INTERRUPTED
 from simroute.cli.scenario import ScenarioArg, TraceOpt
 
+if TYPE_CHECKING:
+    from simroute.cli.assertions import Assertion
+
 DOCUMENT = "whatif.json"
 _EXAMPLES = "'holds_to >= 1.5' or 'zone-a lost: slo_attainment >= 99%'"
 _Texts = list[str] | None
 
 
+RateOpt = Annotated[
+    str | None, typer.Option("--rate", metavar="R,R,...", help="Times today's traffic. [0.5,1,1.5,2,3,5]")
+]
+ChangeSetOpt = Annotated[
+    _Texts, typer.Option("--set", metavar="PATH=V,V,...", help="A change for each of these values (repeatable).")
+]
+InputOpt = Annotated[str | None, typer.Option("--input", metavar="X,X,...", help="Prompts X times as long.")]
+AnswersOpt = Annotated[str | None, typer.Option("--answers", metavar="X,X,...", help="Answers X times as long.")]
+PriceOpt = Annotated[str | None, typer.Option("--price", metavar="X,X,...", help="GPUs X times as expensive.")]
+MixOpt = Annotated[_Texts, typer.Option("--mix", metavar="CLASS=W,...", help="Other weights of classes (repeatable).")]
+LoseOpt = Annotated[
+    _Texts, typer.Option("--lose", metavar="WHAT", help="zone=Z, pool=P or pool=P:N is gone (repeatable).")
+]
+ChangeOpt = Annotated[
+    _Texts, typer.Option("--change", metavar="YAML", help="Changes: a YAML file, or a mapping (repeatable).")
+]
+PolicyOpt = Annotated[
+    _Texts, typer.Option("--policy", metavar="P", help="Under this policy; further ones are changes. [the best]")
+]
+BaseOpt = Annotated[
+    _Texts, typer.Option("--base", metavar="PATH=VALUE", help="Override a value of the scenario (repeatable).")
+]
+PrecisionOpt = Annotated[float, typer.Option("--precision", metavar="P", help="Narrow breaks to this share.")]
+BuyOpt = Annotated[bool, typer.Option("--buy/--no-buy", help="Look for what to buy at the first break.")]
+OutputOpt = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write whatif.json there.")]
+CacheOpt = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keep cells there. [.simroute-cache]")]
+ResumeOpt = Annotated[bool, typer.Option("--resume/--no-resume", help="Reuse the cells that are kept.")]
+JobsOpt = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Processes. [one a CPU]")]
+AssertOpt = Annotated[
+    _Texts, typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'holds_to >= 2' (repeatable).")
+]
+
+
 def whatif(
     scenario: ScenarioArg,
     trace: TraceOpt = None,
-    rate: Annotated[
-        str | None, typer.Option("--rate", metavar="R,R,...", help="Times today's traffic. [0.5,1,1.5,2,3,5]")
-    ] = None,
-    set_: Annotated[
-        _Texts, typer.Option("--set", metavar="PATH=V,V,...", help="A change for each of these values (repeatable).")
-    ] = None,
-    input_: Annotated[str | None, typer.Option("--input", metavar="X,X,...", help="Prompts X times as long.")] = None,
-    output_tokens: Annotated[
-        str | None, typer.Option("--answers", metavar="X,X,...", help="Answers X times as long.")
-    ] = None,
-    price: Annotated[str | None, typer.Option("--price", metavar="X,X,...", help="GPUs X times as expensive.")] = None,
-    mix: Annotated[
-        _Texts, typer.Option("--mix", metavar="CLASS=W,...", help="Other weights of classes (repeatable).")
-    ] = None,
-    lose: Annotated[
-        _Texts, typer.Option("--lose", metavar="WHAT", help="zone=Z, pool=P or pool=P:N is gone (repeatable).")
-    ] = None,
-    change: Annotated[
-        _Texts, typer.Option("--change", metavar="YAML", help="Changes: a YAML file, or a mapping (repeatable).")
-    ] = None,
-    policy: Annotated[
-        _Texts, typer.Option("--policy", metavar="P", help="Under this policy; further ones are changes. [the best]")
-    ] = None,
-    base: Annotated[
-        _Texts, typer.Option("--base", metavar="PATH=VALUE", help="Override a value of the scenario (repeatable).")
-    ] = None,
-    precision: Annotated[float, typer.Option("--precision", metavar="P", help="Narrow breaks to this share.")] = 0.1,
-    buy: Annotated[bool, typer.Option("--buy/--no-buy", help="Look for what to buy at the first break.")] = True,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write whatif.json there.")
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", metavar="DIR", help="Keep cells there. [.simroute-cache]")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Reuse the cells that are kept.")] = True,
-    jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Processes. [one a CPU]")] = None,
+    rate: RateOpt = None,
+    set_: ChangeSetOpt = None,
+    input_: InputOpt = None,
+    output_tokens: AnswersOpt = None,
+    price: PriceOpt = None,
+    mix: MixOpt = None,
+    lose: LoseOpt = None,
+    change: ChangeOpt = None,
+    policy: PolicyOpt = None,
+    base: BaseOpt = None,
+    precision: PrecisionOpt = 0.1,
+    buy: BuyOpt = True,
+    output: OutputOpt = None,
+    cache: CacheOpt = None,
+    resume: ResumeOpt = True,
+    jobs: JobsOpt = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed to use in place of the scenario's.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print whatif.json to stdout, and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")] = False,
-    assert_: Annotated[
-        _Texts, typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'holds_to >= 2' (repeatable).")
-    ] = None,
+    assert_: AssertOpt = None,
 ) -> None:
     """Change a scenario in many ways, at many rates: when does each target break, what does it cost, what to buy next.
 
     Each change is set beside the scenario as it is, at every rate. An assertion is on every row, or on one:
     'as it is: holds_to >= 2'. Ctrl-C keeps what is done, and the next run goes on from there.
     """
-    from simroute.cli.assertions import enforce, parse
     from simroute.cli.change_options import changes_of, numbers
     from simroute.cli.progress import shown_progress
     from simroute.planner.cache import FOLDER, Cache
     from simroute.planner.executor import ProcessPool
     from simroute.planner.whatif import RATES
     from simroute.planner.whatif import whatif as study
-    from simroute.results.store import json_text, prepare, write_text
+    from simroute.results.store import prepare
     from simroute.scenario.loader import read
-
-    loaded = read(scenario, overrides=base or (), traces=trace or ())
-    changes = changes_of(set_, input_, output_tokens, price, mix, lose, change)
-    names = ["as it is", *(each.shown for each in changes), *(f"policy {name}" for name in (policy or ())[1:])]
-    assertions = [parse(text, names, _metrics(), what="row", examples=_EXAMPLES) for text in assert_ or ()]
-    rates = numbers("--rate", rate) if rate else RATES
-    if output:
-        prepare(output)
 
     def warn(line: str) -> None:
         if not quiet:
             typer.echo(f"warning: {line}", err=True)
 
+    loaded = read(scenario, overrides=base or (), traces=trace or ())
+    changes = changes_of(set_, input_, output_tokens, price, mix, lose, change)
+    policies = [f"policy {name}" for name in (policy or ())[1:]]
+    assertions = _parsed(assert_ or (), ["as it is", *(each.shown for each in changes), *policies])
+    if output:
+        prepare(output)
     for warning in loaded.warnings:
         warn(warning)
     folder = (cache or (output or Path()) / FOLDER) if resume else None
@@ -97,7 +108,7 @@ def whatif(
         found = study(
             loaded.scenario,
             changes,
-            rates=rates,
+            rates=numbers("--rate", rate) if rate else RATES,
             policies=policy,
             precision=precision,
             buy=buy,
@@ -108,17 +119,39 @@ def whatif(
             progress=(lambda done: advance([done])) if advance else None,
         )
     document = found.document()
+    _show(document, found.cells.counts(), output, json=json, quiet=quiet)
+    if found.interrupted:
+        warn("interrupted: cells are missing" + ", assertions were not checked" * bool(assertions))
+        raise typer.Exit(EXIT_INTERRUPTED)
+    _enforce(assertions, document)
+
+
+def _parsed(texts: Sequence[str], rows: Sequence[str]) -> list[Assertion]:
+    from simroute.cli.assertions import parse
+
+    return [parse(text, rows, _metrics(), what="row", examples=_EXAMPLES) for text in texts]
+
+
+def _enforce(assertions: Sequence[Assertion], document: Mapping[str, Any]) -> None:
+    """Exit with 99 unless all hold; of a change that is impossible nothing does."""
+    from simroute.cli.assertions import enforce
+
+    untested: dict[str, dict[str, Any]] = {each["name"]: {} for each in document["impossible"]}
+    enforce(assertions, untested | {row["name"]: _observed(row) for row in document["variations"]})
+
+
+def _show(
+    document: Mapping[str, Any], counts: Mapping[str, int], output: Path | None, *, json: bool, quiet: bool
+) -> None:
+    """Write whatif.json, and print it or the report."""
+    from simroute.results.store import json_text, write_text
+
     if output:
         write_text(output / DOCUMENT, json_text(document))
     if json:
         typer.echo(json_text(document), nl=False)
     elif not quiet:
-        typer.echo(_page(document, found.cells.counts(), f"{output}/{DOCUMENT}" if output else None))
-    if found.interrupted:
-        warn("interrupted: cells are missing" + ", assertions were not checked" * bool(assertions))
-        raise typer.Exit(EXIT_INTERRUPTED)
-    untested: dict[str, dict[str, Any]] = {each["name"]: {} for each in document["impossible"]}
-    enforce(assertions, untested | {row["name"]: _observed(row) for row in document["variations"]})
+        typer.echo(_page(document, counts, f"{output}/{DOCUMENT}" if output else None))
 
 
 def _metrics() -> dict[str, tuple[tuple[str, ...], str]]:
