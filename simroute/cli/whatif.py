@@ -13,6 +13,7 @@ from simroute.cli.scenario import ScenarioArg, TraceOpt
 
 if TYPE_CHECKING:
     from simroute.cli.assertions import Assertion
+    from simroute.planner.whatif import WhatIf
 
 DOCUMENT = "whatif.json"
 _EXAMPLES = "'holds_to >= 1.5' or 'zone-a lost: slo_attainment >= 99%'"
@@ -83,47 +84,47 @@ def whatif(
     'as it is: holds_to >= 2'. Ctrl-C keeps what is done, and the next run goes on from there.
     """
     from simroute.cli.change_options import changes_of, numbers
-    from simroute.cli.progress import shown_progress
     from simroute.planner.cache import FOLDER, Cache
     from simroute.planner.executor import ProcessPool
-    from simroute.planner.whatif import RATES
-    from simroute.planner.whatif import whatif as study
     from simroute.results.store import prepare
     from simroute.scenario.loader import read
-
-    def warn(line: str) -> None:
-        if not quiet:
-            typer.echo(f"warning: {line}", err=True)
 
     loaded = read(scenario, overrides=base or (), traces=trace or ())
     changes = changes_of(set_, input_, output_tokens, price, mix, lose, change)
     policies = [f"policy {name}" for name in (policy or ())[1:]]
     assertions = _parsed(assert_ or (), ["as it is", *(each.shown for each in changes), *policies])
+    options: dict[str, Any] = {"policies": policy, "precision": precision, "buy": buy, "seed": seed, "exact": exact}
+    options |= {"rates": numbers("--rate", rate)} if rate else {}
     if output:
         prepare(output)
+    warn = _nothing if quiet else _warn
     for warning in loaded.warnings:
         warn(warning)
-    folder = (cache or (output or Path()) / FOLDER) if resume else None
-    with shown_progress(["what if"], hidden=quiet) as advance:
-        found = study(
-            loaded.scenario,
-            changes,
-            rates=numbers("--rate", rate) if rate else RATES,
-            policies=policy,
-            precision=precision,
-            buy=buy,
-            seed=seed,
-            exact=exact,
-            executor=ProcessPool(jobs),
-            cache=Cache(folder, warn),
-            progress=(lambda done: advance([done])) if advance else None,
-        )
+    kept = Cache((cache or (output or Path()) / FOLDER) if resume else None, warn)
+    found = _studied(quiet, loaded.scenario, changes, executor=ProcessPool(jobs), cache=kept, **options)
     document = found.document()
     _show(document, found.cells.counts(), output, json=json, quiet=quiet)
     if found.interrupted:
         warn("interrupted: cells are missing" + ", assertions were not checked" * bool(assertions))
         raise typer.Exit(EXIT_INTERRUPTED)
     _enforce(assertions, document)
+
+
+def _studied(quiet: bool, *arguments: Any, **options: Any) -> WhatIf:
+    """The study, with a progress bar."""
+    from simroute.cli.progress import shown_progress
+    from simroute.planner.whatif import whatif as study
+
+    with shown_progress(["what if"], hidden=quiet) as advance:
+        return study(*arguments, **options, progress=(lambda done: advance([done])) if advance else None)
+
+
+def _warn(line: str) -> None:
+    typer.echo(f"warning: {line}", err=True)
+
+
+def _nothing(line: str) -> None:
+    pass
 
 
 def _parsed(texts: Sequence[str], rows: Sequence[str]) -> list[Assertion]:
