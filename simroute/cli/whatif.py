@@ -47,6 +47,10 @@ BuyOpt = Annotated[bool, typer.Option("--buy/--no-buy", help="Look for what to b
 OutputOpt = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write whatif.json there.")]
 CacheOpt = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keep cells there. [.simroute-cache]")]
 ResumeOpt = Annotated[bool, typer.Option("--resume/--no-resume", help="Reuse the cells that are kept.")]
+ExecutorOpt = Annotated[str, typer.Option("--executor", metavar="E", help="processes, or ray.")]
+RayAddressOpt = Annotated[
+    str | None, typer.Option("--ray-address", metavar="HOST:PORT", help="Ray cluster. [this machine's]")
+]
 JobsOpt = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Processes. [one a CPU]")]
 AssertOpt = Annotated[
     _Texts, typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'holds_to >= 2' (repeatable).")
@@ -72,6 +76,8 @@ def whatif(
     cache: CacheOpt = None,
     resume: ResumeOpt = True,
     jobs: JobsOpt = None,
+    executor: ExecutorOpt = "processes",
+    ray_address: RayAddressOpt = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed to use in place of the scenario's.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print whatif.json to stdout, and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")] = False,
@@ -85,7 +91,7 @@ def whatif(
     """
     from simroute.cli.change_options import changes_of, numbers
     from simroute.planner.cache import FOLDER, Cache
-    from simroute.planner.executor import ProcessPool
+    from simroute.planner.executor import executor_named
     from simroute.results.store import prepare
     from simroute.scenario.loader import read
 
@@ -101,7 +107,8 @@ def whatif(
     for warning in loaded.warnings:
         warn(warning)
     kept = Cache((cache or (output or Path()) / FOLDER) if resume else None, warn)
-    found = _studied(quiet, loaded.scenario, changes, executor=ProcessPool(jobs), cache=kept, **options)
+    options |= {"executor": executor_named(executor, jobs=jobs, ray_address=ray_address), "cache": kept}
+    found = _studied(quiet, loaded.scenario, changes, **options)
     document = found.document()
     _show(document, found.cells.counts(), output, json=json, quiet=quiet)
     if found.interrupted:
