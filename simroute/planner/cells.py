@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from simroute import interrupt
 from simroute.errors import SimulationError
 from simroute.planner.cache import Cache, key_of, replay_document
 from simroute.planner.executor import Executor, Failure
@@ -115,7 +116,7 @@ class Cells:
         for number, found in self.executor.map(Replay(self.variations, self.exact), missing, progress=progress):
             self._take(missing[number], keys[missing[number]], found)
             done += 1
-        self.interrupted = done < len(missing)
+        self.interrupted = done < len(missing) or interrupt.heard()
 
     def _take(self, at: At, key: str | None, found: dict[str, Any] | Failure) -> None:
         if isinstance(found, Failure):

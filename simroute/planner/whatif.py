@@ -116,12 +116,17 @@ def whatif(
     cells.variations.append(Variation.of("as it is", built, policy))
     wanted = [*changes, *(Change(policy=name) for name in (policies or ())[1:])]
     impossible = _vary(cells, wanted)
-    _grid(cells, steps, told.part(0.7))
-    _bisect(cells, precision, told.part(0.9))
-    bought = tuple(purchases(cells, BASE, steps, told.part(1.0))) if buy else None
+    bought: list[Purchase] = []
+    try:
+        _grid(cells, steps, told.part(0.7))
+        _bisect(cells, precision, told.part(0.9))
+        if buy:
+            bought.extend(purchases(cells, BASE, steps, told.part(1.0)))
+    except KeyboardInterrupt:  # between two rounds; within one, the executor hears it
+        cells.interrupted = True
     if progress:
         progress(1.0)
-    return WhatIf(cells, steps, precision, tried, tuple(impossible), bought)
+    return WhatIf(cells, steps, precision, tried, tuple(impossible), tuple(bought) if buy else None)
 
 
 def _checked(rates: Sequence[float], precision: float) -> tuple[float, ...]:

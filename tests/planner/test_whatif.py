@@ -188,6 +188,17 @@ def test_ctrl_c_keeps_what_is_done(built, template):
     assert "interrupted: cells are missing" in document["notes"]
 
 
+def test_ctrl_c_between_two_rounds_keeps_what_is_done(built, template):
+    def cell(at: At) -> dict[str, Any]:
+        if at.rate == 4:
+            raise KeyboardInterrupt
+        return bent(template, 0.1)
+
+    found = whatif(built, rates=(1, 2, 4), executor=Oracle(cell))
+    assert found.interrupted
+    assert [each["rate"] for each in found.document()["variations"][0]["cells"]] == [1.0, 2.0]
+
+
 def test_a_cell_is_the_replay_of_the_scenario_so_changed(path, tmp_path):
     overrides = ["pools[one].gpu=H100", "traffic.rate_scale=2"]
     expected = simroute.run(load(path, overrides=overrides), jobs=1).results[0].summary
