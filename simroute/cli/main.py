@@ -14,9 +14,11 @@ import typer.core
 
 from simroute import __version__, interrupt
 from simroute.cli import calibrate, capability, catalogue, scenario, trace
+from simroute.cli.capacity import capacity
 from simroute.cli.compare import compare
 from simroute.cli.plan import plan
 from simroute.cli.run import EXIT_INTERRUPTED, run
+from simroute.cli.whatif import whatif
 from simroute.errors import SimrouteError
 
 EXIT_INTERNAL = 1
@@ -51,6 +53,8 @@ app = typer.Typer(
 app.command()(run)
 app.command()(compare)
 app.command()(plan)
+app.command()(whatif)
+app.command()(capacity)
 app.command()(scenario.check)
 app.command()(scenario.schema)
 app.add_typer(trace.app, name="trace")

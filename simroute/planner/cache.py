@@ -88,7 +88,7 @@ def key_of(document: Mapping[str, Any]) -> str:
 
     That is simroute's version, its own source, and every package that can move a number.
     """
-    return _sha256({"document": document, "versions": versions(), "source": _source_sha256()})
+    return _sha256({"document": document, "versions": versions(), "source": source_sha256()})
 
 
 def replay_document(built: Built, policy: PolicySpec, *, exact: bool = False) -> dict[str, Any] | None:
@@ -115,7 +115,7 @@ def replay_document(built: Built, policy: PolicySpec, *, exact: bool = False) ->
 
 
 @lru_cache(maxsize=1)
-def _source_sha256() -> str:
+def source_sha256() -> str:
     """Of every file of the package that a number may come from."""
     digest = hashlib.sha256()
     for path in sorted(path for pattern in _SOURCES for path in _PACKAGE.rglob(pattern)):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeVar
 
-from simroute.errors import SimrouteError, UsageError
+from simroute.errors import SimrouteError, UsageError, unknown
 from simroute.scenario.replay import cpus, interruptible
 
 T = TypeVar("T")
@@ -27,6 +27,7 @@ Progress = Callable[[float], None]
 Stop = Callable[[], bool]
 """Once it returns true, nothing more is begun."""
 
+EXECUTORS = ("processes", "ray")
 RETRIES = 1
 """Times that an item is tried again after a failure that may not come again."""
 _POLL_S = 0.1
@@ -74,7 +75,7 @@ class InProcess:
         stop: Stop | None = None,
     ) -> Iterator[tuple[int, R | Failure]]:
         """See Executor."""
-        flag = _Flag()
+        flag = Flag()
         with interruptible(flag):
             for number, item in enumerate(items):
                 if flag.value or (stop is not None and stop()):
@@ -115,7 +116,7 @@ class ProcessPool:
         stop: Stop | None = None,
     ) -> Iterator[tuple[int, R | Failure]]:
         """See Executor."""
-        flag = _Flag()
+        flag = Flag()
         workers = min(self._jobs or cpus(), len(items))
         team = _Team(fn, items, workers, self._retries)
         try:
@@ -129,10 +130,28 @@ class ProcessPool:
             team.dismiss()
 
 
-class _Flag:
-    """What a signal handler may set."""
+class Flag:
+    """What a signal handler may set (see `interruptible`)."""
 
     value = 0
+
+
+def executor_named(name: str, *, jobs: int | None = None, ray_address: str | None = None) -> Executor:
+    """The executor called `name`: `processes` (of which there are `jobs`), or `ray` (the cluster at `ray_address`).
+
+    Raises UsageError for another name and for options of the other one, and as the executors themselves do.
+    """
+    if name not in EXECUTORS:
+        raise UsageError(f"--executor: {unknown('executor', name, EXECUTORS)}")
+    if name == "ray":
+        if jobs is not None:
+            raise UsageError("--jobs: on a Ray cluster its CPUs decide: give --jobs or --executor ray")
+        from simroute.planner.ray_executor import RayExecutor
+
+        return RayExecutor(ray_address)
+    if ray_address is not None:
+        raise UsageError("--ray-address: needs --executor ray")
+    return ProcessPool(jobs)
 
 
 def attempted(fn: Callable[[T], R], item: T) -> tuple[bool, Any, bool]:

@@ -1,10 +1,11 @@
 """Scenario file to checked `Scenario`: every problem at once, each with file, line, column and path.
 
-Owns the wording of type and range errors. Imports errors and, of this room, models, source and check.
+Owns the wording of type and range errors. Imports errors, yamlfile and, of this room, models, source and check.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import typing
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from simroute.errors import ScenarioError, unknown
 from simroute.scenario import check
 from simroute.scenario.models import NO_CALIBRATION, Scenario
 from simroute.scenario.source import Keys, Problem, Source
+from simroute.yamlfile import parse
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -69,6 +71,18 @@ def read(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[st
         source.override(assignment)
     resolve_paths(source.data, Path(path).parent)
     return _validate(source)
+
+
+def changed(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:
+    """`scenario` with other values at these paths (as in overrides: `pools[cheap].replicas`), checked anew.
+
+    Relative paths of files start at the working directory. Raises ScenarioError and UsageError as `load` does.
+    """
+    written = json.dumps(scenario.model_dump(mode="json"))
+    source = Source(Path(scenario.name), parse(written, text_keys=True))
+    for path, value in values.items():
+        source.override(f"{path}={json.dumps(value)}")
+    return _validate(source).scenario
 
 
 def _validate(source: Source) -> Loaded:
