@@ -14,7 +14,7 @@ from simroute.report.cells import Cell, Grid, Header
 from simroute.report.charts import Chart, TimeAxis, colours, lines, time_axis
 from simroute.report.inputs import ReportInput
 from simroute.report.series import POINTS, Curve, Floats, arriving, held, ready, sending
-from simroute.report.text import lives, percent, resent, usd
+from simroute.report.text import lives, percent, usd
 from simroute.results.compare import Summary
 from simroute.results.run import FleetRun
 
@@ -36,13 +36,15 @@ MARKS = {
 }
 """Events that are drawn, by name; what an autoscaler orders and stops shows in the line itself."""
 _REFERENCE = "#8a8f98"
+_VISIBLE = 1.01
+"""Attempts for each request, on average, from which on they are drawn."""
 
 
 def lived(summaries: Sequence[Summary]) -> Grid | None:
     """What happened to the replicas over the run, one row a policy; None where nothing did."""
     if not any(map(lives, summaries)):
         return None
-    names = ("starts", "crashes", "ready of paid time", "without a replica", "most held", "tokens, USD a run")
+    names = ("starts", "crashed or lost", "ready of paid time", "without a replica", "most held", "tokens, USD a run")
     rows = [[Cell(str(summary["policy"])), *_lived(summary["fleet"])] for summary in summaries]
     return Grid("What happened to the replicas", [Header("policy"), *map(Header, names)], rows)
 
@@ -86,12 +88,18 @@ def _held(data: ReportInput, axis: TimeAxis) -> Iterator[Chart]:
 
 def _sending(data: ReportInput, axis: TimeAxis) -> Iterator[Chart]:
     """Attempts a second, and for comparison the requests that arrive: what lies between them is sent again."""
-    if not any(resent(summary) for summary in data.summaries):
+    if not any(map(_storms, data.summaries)):
         return
     curves = [sending(run) for _, run in data.results]
     figure = _over_time(data, curves, axis, "%{y:.3~g} a second", more=list(_arrivals(data, axis)))
     note = _notes(axis.note, "dotted: requests that arrive")
     yield Chart("fleet", "attempts", "Attempts sent to replicas a second", note, figure)
+
+
+def _storms(summary: Summary) -> bool:
+    """Whether so much is sent again that a chart shows it."""
+    requests = summary["requests"]
+    return bool(summary["attempts"] > _VISIBLE * (requests["arrived"] - requests["rejected"]))
 
 
 def _over_time(
@@ -117,7 +125,7 @@ def _marks(data: ReportInput, curves: Sequence[Curve], axis: TimeAxis) -> Iterat
                 "x": (at_s / axis.unit_s).astype(np.float32),
                 "y": _height(curve, at_s).astype(np.float32),
                 "customdata": counts,
-                "marker": {"color": shade, "symbol": mark.symbol, "size": 9, "line": {"width": 1, "color": "#ffffff"}},
+                "marker": {"color": shade, "symbol": mark.symbol, "size": 11, "line": {"width": 1, "color": "#ffffff"}},
                 "hovertemplate": f"<b>{policy}</b><br>{axis.hover(f'{mark.says} (%{{customdata}})')}<extra></extra>",
             }
 

@@ -136,7 +136,7 @@ _COST: list[Column] = [
 ]
 _LIVES: list[Column] = [
     ("\nstarts", lambda s: f"{s['fleet']['starts']:,}"),
-    ("\ncrashes", lambda s: f"{s['fleet']['crashes']:,}"),
+    ("crashed\nor lost", lambda s: f"{s['fleet']['crashes']:,}"),
     ("ready of\npaid time", lambda s: percent(s["fleet"]["ready_share"])),
     ("without\na replica", lambda s: percent(s["fleet"]["without_replica_share"])),
     ("most\nheld", lambda s: f"{s['fleet']['most_held']:,}"),
