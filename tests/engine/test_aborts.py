@@ -108,6 +108,19 @@ def test_runs_decide_as_blocks_do(blocks_per_id):
         check_lock_step(with_aborts(random_case(seed), seed), blocks_per_id)
 
 
+@pytest.mark.parametrize("blocks_per_id", [1, 2])
+def test_also_where_many_write_the_same(blocks_per_id):
+    """A few prompts, each with its one answer: whose copy of a block is the older, and hit, decides what is evicted."""
+    for seed in range(60):
+        case = with_aborts(random_case(seed), seed)
+        prompts = [row["prompt_segments"] for row in case["requests"][:3]]
+        rows = [
+            row | {"prompt_segments": prompts[i % 3], "out_seed": 500 + i % 3, "arrival_step": row["arrival_step"] // 4}
+            for i, row in enumerate(case["requests"])
+        ]
+        check_lock_step(case | {"requests": rows}, blocks_per_id)
+
+
 def test_the_cases_abort_requests_wherever_they_can_be():
     met = set()
     for seed in range(60):
