@@ -29,7 +29,7 @@ from simroute.fleet.lifecycle import Lifecycle
 from simroute.fleet.options import FleetOptions
 from simroute.fleet.pool import Pool
 from simroute.fleet.recorder import BUFFERED_GAPS, Recorder
-from simroute.fleet.scrape import ScrapedReplica, Signal, same_signal, scrape
+from simroute.fleet.scrape import ScrapedReplica, Signal, same_signal, scrape, snapshot_of
 from simroute.fleet.slot import Slot
 from simroute.fleet.timeline import TimelineSampler
 from simroute.policy.context import Membership
@@ -130,7 +130,7 @@ class Cluster:
         for pool in pools:
             signals = self.options.signals if pool.external is None else same_signal(Signal())
             for ordinal in range(pool.places):
-                snapshot = ScrapedReplica(len(slots), pool.variant, signals=signals)
+                snapshot = snapshot_of(len(slots), pool.variant, signals)
                 slots.append(Slot(len(slots), ordinal, pool, snapshot))
         return slots
 

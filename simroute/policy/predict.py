@@ -5,16 +5,17 @@ token budget of a step, D the requests that decode now, N everyone once this req
 
     TTFT = max(ahead, seat) + prefill_s(P) + (1 + ceil(P / (B - D))) * step
     ahead = Q * (token + step / (B - D))
-    seat = (N - seats) * A * TPOT / seats where N > seats, else 0
+    seat = (N - seats) * (A * decode_s(n) / seats + m * token) where N > seats, else 0
     TPOT = decode_s(n) + (n - 1) * m * token / A
     E2E = TTFT + (A - 1) * TPOT
 
 step = decode_s(D) is paid once for the step under way and once for each chunk of a prompt. m is the mean prompt
 in flight; a token of others' prompts takes token = prefill_s(u) / u with u = max(B, m), for short prompts share
 steps and long ones take several. Seats are `max_num_seqs`, or as many such requests as the KV cache holds where
-that is less; beyond them N - seats answers must end first, of which `seats` do in every A * TPOT. n = min(N,
-seats). The second term of TPOT is the prefill of those who take the others' seats meanwhile. D counts those past
-their first token, taking prompts to be equally long, and who decodes has given half an answer.
+that is less; n = min(N, seats). Beyond them N - seats answers must end first, of which `seats` do in the time that
+it takes to decode them and to prefill those who follow. The second term of TPOT is the prefill of those who take
+the others' seats meanwhile. D counts those past their first token, taking prompts to be equally long, and who
+decodes has given half an answer.
 
 Assumed: order of arrival, no prefix cached, others' answers as long as this one, load as it is now. Somebody
 else's endpoint is taken to have room for everyone.
@@ -92,15 +93,16 @@ def predict(seen: Snapshot, input_tokens: int, output_tokens: float) -> Predicti
     if kv_tokens and kv_tokens * together < seats * context_tokens:
         seats = int(kv_tokens * together / context_tokens) or 1
     running = together if together < seats else seats
-    tpot_s = speed.decode_s(running, int(context_tokens * running / together))
+    tpot_s = together_s = speed.decode_s(running, int(context_tokens * running / together))
     ttft_s = speed.prefill_s(input_tokens)
-    ahead_s = 0.0
+    ahead_s = prompt_s = 0.0
     if in_flight and tokens:
         budget = variant.max_num_batched_tokens
         mean = tokens // in_flight
         unit = mean if mean > budget else budget
         token_s = speed.prefill_s(unit) / unit
-        tpot_s += (running - 1) * tokens / in_flight * token_s / output_tokens
+        prompt_s = tokens / in_flight * token_s
+        tpot_s += (running - 1) * prompt_s / output_tokens
         ahead_s = queued_tokens * token_s
         decoding_tokens = tokens - queued_tokens
         decoding = int(in_flight * decoding_tokens / tokens + 0.5)
@@ -112,7 +114,7 @@ def predict(seen: Snapshot, input_tokens: int, output_tokens: float) -> Predicti
             ahead_s += queued_tokens / room * step_s
             ttft_s += (1 - input_tokens // -room) * step_s  # one more than the chunks, which round up
     if together > seats:
-        seat_s = (together - seats) * output_tokens * tpot_s / seats
+        seat_s = (together - seats) * (output_tokens * together_s / seats + prompt_s)
         if seat_s > ahead_s:
             ahead_s = seat_s
     ttft_s += ahead_s

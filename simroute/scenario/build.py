@@ -110,12 +110,12 @@ class Built:
         return fleet_options(self.scenario, self.targets(), lambda: self.policy(spec, seed, members))
 
 
-def build(scenario: Scenario) -> Built:
-    """Read the traces and look up the hardware.
+def build(scenario: Scenario, trace: Trace | None = None) -> Built:
+    """Read the traces and look up the hardware; a `trace` given is replayed in place of what the traffic says.
 
     Raises TraceError, CatalogueError, CalibrationError, CapacityError and UsageError as the rooms below do.
     """
-    trace = traffic_of(scenario.traffic)
+    trace = traffic_of(scenario.traffic) if trace is None else trace
     _check_blocks(scenario, trace)
     _check_scrapes(scenario, trace)
     _check_failures(scenario, trace)
@@ -153,9 +153,7 @@ def traffic_of(traffic: Traffic) -> Trace:
     """The scenario's traces, cut, scaled, tagged and merged by arrival."""
     traces = []
     for source in traffic.traces:
-        trace = read_trace(source.path, source.format)
-        if source.window_s is not None:
-            trace = trace.window(*source.window_s)
+        trace = read_trace(source.path, source.format, window_s=source.window_s, seed=source.seed)
         if source.head is not None:
             trace = trace.head(source.head)
         trace = trace.scaled(rate=source.rate_scale * traffic.rate_scale)

@@ -37,7 +37,7 @@ from simroute.scenario.quality import Named, given_rows, quality_table
 from simroute.scenario.source import Keys, Problem
 from simroute.scenario.variants import look_up, variant_of
 from simroute.workload.columns import DEFAULT_NAME
-from simroute.workload.formats import FORMATS
+from simroute.workload.formats import FORMATS, is_trace_folder
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -126,7 +126,7 @@ def _unique_names(parts: Parts) -> Iterator[Problem]:
 def _trace_files(parts: Parts) -> Iterator[Problem]:
     for i, trace in parts.traces.items():
         keys = ("traffic", "traces", i)
-        if not Path(trace.path).is_file():
+        if not Path(trace.path).is_file() and not is_trace_folder(Path(trace.path)):
             yield Problem((*keys, "path"), f"{_no_file(Path(trace.path))}: {trace.path}")
         if trace.format is not None and trace.format not in FORMATS:
             yield Problem((*keys, "format"), unknown("trace format", trace.format, FORMATS))

@@ -119,8 +119,9 @@ def test_an_own_policy_runs_from_the_file_and_from_the_command_line(reading, dat
             "unable to parse string as an integer, got 'x'",
         ),
         (
-            {"name": "two_level", "options": {"variant": {"name": "cascde"}}},
-            "policies[0].options.variant.name: unknown policy 'cascde': did you mean cascade, oracle?",
+            {"name": "two_level", "options": {"variant": {"name": "difficulty_treshold"}}},
+            "policies[0].options.variant.name: unknown policy 'difficulty_treshold': did you mean "
+            "difficulty_threshold?",
         ),
         (
             {"name": "cascade", "options": {"chain": ["onyl"]}},
