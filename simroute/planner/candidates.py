@@ -130,7 +130,10 @@ class Space:
 
     def degraded(self, fleet: Fleet) -> list[Fleet]:
         """The distinct fleets that the losses to be survived can leave, smallest first; empty ones included."""
-        return sorted({*self._without_replicas(fleet), *self._without_zones(fleet)} - {fleet}, key=lambda left: (_total(left), left))
+        return sorted(
+            {*self._without_replicas(fleet), *self._without_zones(fleet)} - {fleet},
+            key=lambda left: (_total(left), left),
+        )
 
     def _without_replicas(self, fleet: Fleet) -> Iterator[Fleet]:
         losing = self.spec.availability.lose_replicas

@@ -97,6 +97,12 @@ class Evaluator:
         self._peak = peak_of(self.space)
 
     @property
+    def first_requests(self) -> int:
+        """Requests in the first replay of a candidate."""
+        trace = self.space.built.trace
+        return len(trace if self._peak is None else trace.window(*self._peak))
+
+    @property
     def whole_replays(self) -> int:
         """How many replays of the whole trace have been asked for."""
         return sum(replay.stage == "whole" for replay in self._results)
