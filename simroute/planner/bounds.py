@@ -251,16 +251,16 @@ class Bounds:
         finite = all_due[np.isfinite(all_due)]
         end_s = max(float(np.quantile(finite, 0.999)) if len(finite) else 0.0, float(trace.arrival_s[-1]))
         units = np.median([costs.unit_s for costs in self._costs], axis=0)
-        weights = load.prefill @ units, load.decode @ units
+        weight = np.where(np.isfinite(first_due), load.prefill @ units, 0.0)
+        weight += np.where(np.isfinite(all_due), load.decode @ units, 0.0)
+        sums = np.concatenate([[0.0], np.cumsum(weight)])
         start_s = float(trace.arrival_s[0])
         found = []
-        for share in STRETCHES:
+        for share in STRETCHES if end_s > start_s else ():
             length_s = (end_s - start_s) * share
-            if length_s <= 0:
-                continue
             places = np.linspace(start_s, end_s - length_s, 1 if share == 1.0 else PLACES)
-            sums = [self._weight(trace.arrival_s, first_due, all_due, weights, a, a + length_s) for a in places]
-            a = float(places[int(np.argmax(sums))])
+            first, last = (np.searchsorted(trace.arrival_s, edge) for edge in (places, places + length_s))
+            a = float(places[int(np.argmax(sums[last] - sums[first]))])
             found.append(Stretch(length_s, self._work(load, first_due, all_due, a, a + length_s)))
         return [stretch for stretch in found if stretch.due.any()]
 
@@ -276,14 +276,6 @@ class Bounds:
                 paced = limits.ttft_s + np.where(gaps[rows] > 0, gaps[rows] * limits.tpot_s, 0.0)
             last[rows] = np.minimum(limits.e2e_s, paced)
         return arrival_s + first, arrival_s + last
-
-    @staticmethod
-    def _weight(
-        arrival_s: Floats, first_due: Floats, all_due: Floats, weights: tuple[Floats, Floats], a: float, b: float
-    ) -> float:
-        start = int(np.searchsorted(arrival_s, a))
-        prefill = weights[0][start:][first_due[start:] <= b].sum()
-        return float(prefill + weights[1][start:][all_due[start:] <= b].sum())
 
     def _work(self, load: Load, first_due: Floats, all_due: Floats, a: float, b: float) -> Floats:
         """What falls due in [a, b], less the costliest requests that may miss: shape (classes, resources)."""

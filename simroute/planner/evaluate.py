@@ -1,7 +1,7 @@
 """The simulator's verdict on fleets: the busiest stretch first, the whole trace for those that survive it.
 
 Owns `Evaluator`. All fleets see the same traffic and draw from the same streams. Results are kept by key, so that
-nothing is simulated twice. Imports errors and, of scenario, run; of this room, cache, candidates, executor and judge.
+nothing is simulated twice. Imports errors, interrupt and, of scenario, run; of this room, what it asks with.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from simroute import interrupt
 from simroute.errors import SimrouteError
 from simroute.planner.cache import Cache, key_of, replay_document
 from simroute.planner.candidates import Fleet, Space, fleet_built
@@ -97,6 +98,12 @@ class Evaluator:
         self._peak = peak_of(self.space)
 
     @property
+    def first_requests(self) -> int:
+        """Requests in the first replay of a candidate."""
+        trace = self.space.built.trace
+        return len(trace if self._peak is None else trace.window(*self._peak))
+
+    @property
     def whole_replays(self) -> int:
         """How many replays of the whole trace have been asked for."""
         return sum(replay.stage == "whole" for replay in self._results)
@@ -171,7 +178,7 @@ class Evaluator:
                 self._results[replay] = kept
                 self.tally.reused += 1
         missing = [r for r in missing if r not in self._results]
-        if not missing or self.stopped or self.stop():
+        if not missing or self.stopped or interrupt.heard() or self.stop():
             self.stopped = self.stopped or bool(missing)
             return
         began = time.perf_counter()
@@ -188,7 +195,7 @@ class Evaluator:
                     self.cache.put(key, result)
             self.told(1)
         self.tally.replay_s += time.perf_counter() - began
-        self.stopped = self.stopped or any(r not in self._results for r in missing)
+        self.stopped = self.stopped or interrupt.heard() or any(r not in self._results for r in missing)
 
     def _key(self, replay: _Replay) -> str | None:
         """The cache's key of a replay; None for one that cannot be named."""

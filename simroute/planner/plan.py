@@ -129,7 +129,8 @@ def _answered(search: Search) -> dict[str, Any]:
     others = [v for v in ranked if best is not None and v.candidate != best.candidate]
     second = runner_up(best, others) if best else None
     room = headroom(evaluator, best.candidate) if best else None
-    bound = binding(best, _cheaper(search, best)) if best else []
+    cheaper = _cheaper(search, best) if best else []
+    bound = binding(best, cheaper) if best else []
     document |= {
         "best": best and plan_document(space, best),
         "runner_up": second and plan_document(space, second),
@@ -144,7 +145,8 @@ def _answered(search: Search) -> dict[str, Any]:
         **_context(space),
         "notes": [*space.built.trace.notes, *_basis(space, best, second), *search.notes, *_stopped(evaluator)],
     }
-    document["answer"] = _sentence(space, best, near, relax, bound)
+    less = _with_less(cheaper, bound) if best else ""
+    document["answer"] = _sentence(space, best, near, relax, less)
     return document
 
 
@@ -298,12 +300,24 @@ def _limit_relaxation(check: Check) -> dict[str, Any]:
     return relaxation(check) | {"text": text}
 
 
+def _with_less(cheaper: Sequence[Verdict], bound: Sequence[Check]) -> str:
+    """What keeps the best plan from being smaller: what its nearest cheaper neighbour breaks, else the least room."""
+    broken = sorted((c for v in cheaper[:1] for c in v.violations if c.value is not None), key=lambda c: c.margin)
+    if broken:
+        worst_off = broken[0]
+        most = "at best " if cheaper[0].stage == "peak" else ""
+        value, limit = shown(worst_off, worst_off.value), shown(worst_off, worst_off.limit)
+        return f"; with less, {phrase(worst_off)} is {most}{value}, and {limit} is promised"
+    tight = next(iter(bound), None)
+    return "" if tight is None else f"; least room has {phrase(tight)}: {shown(tight, tight.value)}"
+
+
 def _sentence(
     space: Space,
     best: Verdict | None,
     near: Verdict | None,
     relax: Sequence[Mapping[str, Any]],
-    bound: Sequence[Check],
+    less: str,
 ) -> str:
     """The answer, first thing on every page."""
     if best is not None:
@@ -312,9 +326,7 @@ def _sentence(
         gpus = ", ".join(f"{count} {gpu}" for gpu, count in space.gpus(fleet).items())
         text = f"Buy {counts} ({gpus}) under {space.spec.policies[policy].shown}: "
         text += f"${space.usd_per_month(fleet):,.0f} a month"
-        tight = next(iter(bound), None)
-        if tight is not None:
-            text += f"; {phrase(tight)} binds ({shown(tight, tight.value)}, limit {shown(tight, tight.limit)})"
+        text += less
         return text + "."
     text = "No fleet here keeps every promise"
     if near is not None and worst(near.checks) > 0:

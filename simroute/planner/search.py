@@ -24,6 +24,8 @@ MOST_PROPOSALS = 10
 """Sets of variants that the linear model may propose."""
 MOST_NEIGHBOURS = 24
 """Fleets tried around each proposal."""
+SWEPT_REQUESTS, FEWEST_SWEPT = 1_500_000, 16
+"""Requests that the last sweep may replay, and the candidates that it looks at however many requests they take."""
 _LEAP = 1.35
 _EQUAL = 1 + 1e-9
 
@@ -165,7 +167,7 @@ class Search:
         if self.space.spec.fleets.most_variants < 2:
             return
         listed, complete = below(self.space, self.bounds, self._cost_limit())
-        if complete and len(listed) * len(self.space.spec.policies) <= self.space.spec.search.exhaustive:
+        if complete and len(listed) * len(self.space.spec.policies) <= self._most_swept():
             return  # (the sweep asks about them all)
         for number, fleet in enumerate(proposals(self.space, self.bounds, self._utilisation(), MOST_PROPOSALS)):
             self.progress(0.6 + 0.2 * number / MOST_PROPOSALS, "mixed fleets")
@@ -217,10 +219,10 @@ class Search:
         known = {c for (c, scale) in self.evaluator.verdicts if scale == 1.0}
         fleets = sorted([*lone, *mixed], key=self.space.usd_per_month)
         waiting = [c for fleet in fleets for p in policies if (c := Candidate(fleet, p)) not in known]
-        most = self.space.spec.search.exhaustive
+        most = self._most_swept()
         self.exhaustive = complete and len(waiting) <= most
         waiting = waiting if self.exhaustive else waiting[::-1]
-        total, left = len(waiting), len(waiting) if self.exhaustive else most // 4
+        total, left = len(waiting), len(waiting) if self.exhaustive else most // 2
         while waiting and left > 0 and not self.spent:
             self.progress(0.8 + 0.15 * (1 - len(waiting) / total), "cheaper fleets")
             batch, waiting = self._next(waiting, min(AT_ONCE, left))
@@ -232,6 +234,15 @@ class Search:
                 "some cheaper fleets were not simulated: they have no more of any variant than a fleet that failed, or "
                 "the linear model did not propose them; raise search.exhaustive to simulate them all"
             )
+
+    def _most_swept(self) -> int:
+        """Fleets that may be simulated for no other reason than that nothing rules them out."""
+        stated = self.space.spec.search.exhaustive
+        if stated is not None:
+            return stated
+        available = self.space.spec.availability
+        replays = 1 + available.lose_replicas + (len(available.zones) if available.lose_zones else 0)
+        return max(SWEPT_REQUESTS // (self.evaluator.first_requests * replays), FEWEST_SWEPT)
 
     def _next(self, waiting: Sequence[Candidate], most: int) -> tuple[list[Candidate], list[Candidate]]:
         """The next candidates to ask about, and those after them: without what has become too dear, or presumably

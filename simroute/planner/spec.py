@@ -141,8 +141,9 @@ class SearchSpec(Part):
 
     most_simulations: Count = 600
     """Most replays of the whole trace."""
-    exhaustive: Whole = 400
-    """Cheaper fleets that no bound rules out are all simulated where there are so many of them or fewer."""
+    exhaustive: Whole | None = None
+    """Cheaper fleets that no bound rules out are all simulated where there are so many of them or fewer (left out: as
+    many as take 1.5 million requests to replay)."""
     frontier_cost: Annotated[float, Field(ge=1, strict=True)] = 1.5
     """The frontier looks at fleets up to so many times the cost of the best one."""
     peak_share: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.1

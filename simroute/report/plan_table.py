@@ -26,7 +26,7 @@ def print_plan(document: Document, file: IO[str]) -> None:
     console = Console(file=file, highlight=False)
     if not console.is_terminal:
         console = Console(file=file, highlight=False, width=PLAIN_WIDTH, color_system=None)
-    console.print(Text(document["answer"], style="bold"), soft_wrap=True)
+    console.print(Text(document["answer"], style="bold"))
     for title, plans in _groups(document):
         console.print(Text(f"\n{title}"), soft_wrap=True)
         console.print(_table(plans))

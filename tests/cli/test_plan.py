@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
+
+from simroute.planner import plan as planning
+from simroute.planner.search import Search
 
 PLAN = """\
 name: tiny
@@ -68,3 +73,22 @@ def test_a_mistake_is_located(simroute, plan):
     assert done.code == 2
     assert "candidates[0].gpu" in done.err
     assert simroute("plan", "nothing.yaml").code == 2
+
+
+@pytest.mark.parametrize("place", ["simroute.planner.search.Search._sweep", "simroute.planner.plan.headroom"])
+def test_ctrl_c_keeps_what_is_finished(simroute, plan, monkeypatch, place):
+    module, name = place.rsplit(".", 1)
+    owner = Search if module.endswith("Search") else planning
+    action = getattr(owner, name)
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return action(*arguments)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    done = simroute("plan", "plan.yaml", "--jobs", "1", "-o", "out", "--assert", "gpus < 0")
+    assert done.code == 130
+    assert "assertions were not checked" in done.err
+    document = json.loads((plan.parent / "out/plan.json").read_text())
+    assert document["evaluated"]
+    assert any("interrupted" in note for note in document["notes"])
