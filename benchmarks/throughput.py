@@ -112,10 +112,11 @@ def poisson(requests: int) -> Callable[[Path], Measured]:
 
 
 def thousand(_: Path) -> Measured:
-    """A thousand replicas behind llm-d's weights, prefix scoring among them, metrics a second old."""
+    """A thousand replicas, scored by cached prefix, own count and KV use; metrics a second old."""
     pool = dataclasses.replace(llama_on_h100(max_model_len=8192), replicas=1000, places=1000)
     options = FleetOptions(signals=same_signal(Signal(1.0)))
-    return replay(prompted_trace(1_000_000, 10_000.0), pool, "weighted", options, preset="llm-d")
+    weights = {"prefix": 3, "active_requests": 2, "kv_usage": 2}
+    return replay(prompted_trace(1_000_000, 10_000.0), pool, "weighted", options, weights=weights)
 
 
 def mooncake(traces: Path) -> Measured:

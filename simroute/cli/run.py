@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simroute.cli.assertions import Assertion, JunitOpt, enforce, parse, ready, record
 from simroute.cli.scenario import ScenarioArg, SetOpt, TraceOpt
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ AssertOpt = Annotated[
     typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'ttft_p99 < 2s' (repeatable)."),
 ]
 _UNCHECKED = ", assertions were not checked"
+_SUITE = "simroute run"
 
 
 def run(
@@ -62,13 +64,13 @@ def run(
     split: SplitOpt = None,
     warmup: WarmupOpt = 600.0,
     assert_: AssertOpt = None,
+    junit: JunitOpt = None,
 ) -> None:
     """Replay a scenario's traffic under each of its policies and compare latency, quality and cost.
 
     An assertion must hold for every policy, or for one: 'quant_aware: slo_attainment >= 95%'. Ctrl-C keeps what is
     done, marked as partial.
     """
-    from simroute.cli.assertions import enforce, parse
     from simroute.errors import UsageError
     from simroute.results.store import prepare
     from simroute.scenario.build import build
@@ -82,6 +84,7 @@ def run(
     assertions = [parse(text, labels) for text in assert_ or ()]
     if output and not dry_run:
         prepare(output)
+    ready(None if dry_run else junit)
     built = build(loaded.scenario)
     if not quiet:
         _warn(loaded.warnings)
@@ -97,11 +100,18 @@ def run(
         _store(output, result, description="" if trace else loaded.scenario.description)
     _show(result, json=json, quiet=quiet, output=output)
     if result.interrupted:
-        begun = {r.summary["policy"] for r in result.results}
-        missing = ", ".join(label for label in labels if label not in begun) or "none"
-        _warn([f"interrupted: results are partial (not begun: {missing})" + _UNCHECKED * bool(assertions)])
-        raise typer.Exit(EXIT_INTERRUPTED)
-    enforce(assertions, {r.summary["policy"]: r.summary for r in result.results})
+        _interrupted(result, labels, assertions, junit)
+    summaries = {r.summary["policy"]: r.summary for r in result.results}
+    enforce(assertions, summaries, suite=_SUITE, junit=junit)
+
+
+def _interrupted(result: RunResult, labels: Sequence[str], assertions: Sequence[Assertion], junit: Path | None) -> None:
+    """Say what is missing, and leave."""
+    begun = {r.summary["policy"] for r in result.results}
+    missing = ", ".join(label for label in labels if label not in begun) or "none"
+    _warn([f"interrupted: results are partial (not begun: {missing})" + _UNCHECKED * bool(assertions)])
+    record(junit, _SUITE, [(each, ()) for each in assertions], skipped="the run was interrupted")
+    raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _whole(

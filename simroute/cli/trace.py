@@ -21,6 +21,7 @@ OutArg = Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .csv
 FormatOpt = Annotated[
     str | None, typer.Option("--format", metavar="F", help="Format of the input (left out: found by content).")
 ]
+SeedOpt = Annotated[int, typer.Option(min=0, help="Seed for a format that is drawn from (servegen).")]
 
 
 @app.command()
@@ -48,11 +49,11 @@ def inspect(
 
 
 @app.command()
-def convert(source: InArg, out: OutArg, format: FormatOpt = None) -> None:
+def convert(source: InArg, out: OutArg, format: FormatOpt = None, seed: SeedOpt = 0) -> None:
     """Write a trace in simroute's own schema, as CSV, JSON lines or Parquet."""
     from simroute.workload.formats import read_trace
 
-    _write(read_trace(source, format), out)
+    _write(read_trace(source, format, seed=seed), out)
 
 
 @app.command()
@@ -79,13 +80,12 @@ def scale(
         str | None, typer.Option(metavar="START:STOP", help="Only arrivals in these seconds of the file; starts at 0.")
     ] = None,
     format: FormatOpt = None,
+    seed: SeedOpt = 0,
 ) -> None:
     """Change rate and lengths of a trace, or cut a piece out of it (the cut comes first)."""
     from simroute.workload.formats import read_trace
 
-    trace = read_trace(source, format)
-    if window is not None:
-        trace = trace.window(*_seconds(window))
+    trace = read_trace(source, format, window_s=None if window is None else _seconds(window), seed=seed)
     if head is not None:
         trace = trace.head(head)
     _write(trace.scaled(rate, input, output), out)

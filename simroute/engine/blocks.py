@@ -7,6 +7,7 @@ only; knows nothing of SimPy or wall time. `engine.runs` holds the same behaviou
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any, NamedTuple, Protocol
 
 from simroute.engine.sequence import EngineRequest
@@ -24,6 +25,7 @@ class Hit(NamedTuple):
 
 
 NO_HIT = Hit(0, 0, ())
+UNIQUE_STRIDE = 1 << 32
 
 
 class KVPool(Protocol):
@@ -81,6 +83,8 @@ class BlockPool:
         self._on_stored: ContentChange | None = None
         self._on_removed: ContentChange | None = None
         self._blocks_per_id = 1
+        self._own: dict[EngineRequest, int] = {}  # numbers those in the engine that cache what has no id
+        self._numbers = count(1)
         self._ends = Block(-1)  # sentinel of the circular free list: next is the head, prev the tail
         for block_id in range(1, num_gpu_blocks):
             self._insert(Block(block_id), self._ends.prev)
@@ -90,8 +94,10 @@ class BlockPool:
         if not self.enable_prefix_caching:
             return NO_HIT
         found: list[Block] = []
+        if request not in self._own:
+            max_blocks = min(max_blocks, request.content_blocks)
         for k in range(max_blocks):
-            duplicates = self._cached.get(block_key(request, k))
+            duplicates = self._cached.get(self._key(request, k))
             if duplicates is None:
                 break
             found.append(next(iter(duplicates.values())))  # the oldest of equal blocks
@@ -121,9 +127,11 @@ class BlockPool:
         """See KVPool."""
         if not self.enable_prefix_caching:
             return
+        if full_blocks > request.content_blocks and request not in self._own:
+            self._own[request] = next(self._numbers)
         for k in range(request.num_cached_blocks, full_blocks):
             block = request.blocks[k]
-            block.key = block_key(request, k)
+            block.key = self._key(request, k)
             duplicates = self._cached.setdefault(block.key, {})
             duplicates[block.block_id] = block
             if self._on_stored is not None and block.key >= 0 and len(duplicates) == 1:
@@ -144,8 +152,21 @@ class BlockPool:
                 self._insert(block, self._ends.prev)
         for block in reversed(unhashed):
             self._insert(block, self._ends)
+        if not comes_back:
+            self._own.pop(request, None)
         request.blocks = []
         request.num_blocks = request.num_cached_blocks = 0
+
+    def _key(self, request: EngineRequest, k: int) -> int:
+        """What the request's k-th block goes by: equal keys mean equal tokens from the start up to the block's end.
+
+        Content with an id has a key that is not negative. The rest is the request's own: another attempt of it, with
+        the same index, does not find it.
+        """
+        if k < request.content_blocks:
+            per_id = request.blocks_per_id
+            return request.prefix_ids[k // per_id] * per_id + k % per_id
+        return -1 - (self._own[request] * UNIQUE_STRIDE + k)
 
     def _insert(self, block: Block, after: Block) -> None:
         block.prev, block.next = after, after.next
@@ -175,17 +196,3 @@ class BlockPool:
     def _tell(self, change: ContentChange, key: int) -> None:
         content, k = divmod(key, self._blocks_per_id)
         change(content, k, k + 1)
-
-
-UNIQUE_STRIDE = 1 << 32
-
-
-def block_key(request: EngineRequest, k: int) -> int:
-    """The key of the request's k-th block: equal keys mean equal tokens from the start up to the block's end.
-
-    Keys of content with an id are not negative, those of one request's own are.
-    """
-    if k < request.content_blocks:
-        per_id = request.blocks_per_id
-        return request.prefix_ids[k // per_id] * per_id + k % per_id
-    return request.own_key * UNIQUE_STRIDE - k

@@ -120,6 +120,7 @@ class Queues:
             self._leave_running(request)
         elif request in self.waiting:
             self.waiting.remove(request)
+            self.pool.release(request)  # it holds nothing, but may have been expected back
         else:
             return False
         self._demand_tokens -= request.stop_tokens + self._block_size

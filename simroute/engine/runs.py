@@ -10,6 +10,7 @@ May import engine.blocks and engine.sequence; knows nothing of SimPy or wall tim
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 
 from simroute.engine.blocks import NO_HIT, ContentChange, Hit
 from simroute.engine.sequence import EngineRequest
@@ -54,6 +55,8 @@ class RunPool:
         self._unhashed = self.usable
         self._cached: dict[int, list[Run]] = {}  # oldest first: vLLM hits the oldest of equal blocks
         self._ends = Run(ANONYMOUS, 0, 0, 0)
+        self._own: dict[EngineRequest, int] = {}  # the keys of those who come back for what has no id
+        self._numbers = count()
         self._on_stored: ContentChange | None = None
         self._on_removed: ContentChange | None = None
 
@@ -89,8 +92,8 @@ class RunPool:
             found += got
             if got < wanted:
                 break
-        if request.preemptions and found == request.content_blocks and max_blocks > found:
-            found = self._cover(request.own_key, found, max_blocks, pieces)
+        if found == request.content_blocks and max_blocks > found and request in self._own:
+            found = self._cover(self._own[request], found, max_blocks, pieces)
         if not found:
             return NO_HIT
         return Hit(found, sum(b - a for run, a, b in pieces if not run.ref), tuple(pieces))
@@ -120,18 +123,20 @@ class RunPool:
             return
         blocks -= self._unhashed
         self._unhashed = 0
-        ends = self._ends
+        ends, told = self._ends, self._on_removed
         while blocks:
             run = ends.next
             size = run.hi - run.lo
             if size > blocks:
                 run.hi -= blocks
-                if self._on_removed is not None:
-                    self._tell(self._on_removed, run.key, run.hi, run.hi + blocks)
+                if told is not None:
+                    self._tell(told, run.key, run.hi, run.hi + blocks)
                 return
             blocks -= size
             run.prev.next, run.next.prev = run.next, run.prev
             self._forget(run)
+            if told is not None:
+                self._tell(told, run.key, run.lo, run.hi)
 
     def register(self, request: EngineRequest, full_blocks: int) -> None:
         """See KVPool: content that others may hit becomes runs now, the request's own tail when it is released."""
@@ -143,14 +148,14 @@ class RunPool:
         request.num_cached_blocks = full_blocks
         if end > full_blocks:
             end = full_blocks
-        per_id, held = request.blocks_per_id, request.blocks
+        per_id, held, told = request.blocks_per_id, request.blocks, self._on_stored
         while done < end:
             k, lo = divmod(done, per_id)
             content = request.prefix_ids[k]
             hi = min(per_id, end - k * per_id)
             runs = self._cached.setdefault(content, [])
-            if self._on_stored is not None:
-                self._tell(self._on_stored, content, lo, hi)
+            if told is not None:
+                self._tell(told, content, lo, hi)
             if lo and held and len(runs) == 1 and runs[0] is held[-1] and runs[0].ref == 1 and runs[0].hi == lo:
                 runs[0].hi = hi  # it goes on writing what nobody else holds or has
             else:
@@ -166,13 +171,16 @@ class RunPool:
         self._unhashed += unhashed
         self.free += unhashed
         own_lo = request.content_blocks
-        if request.preemptions and held and held[-1].key == request.own_key:  # it came back to a part of its own tail
-            own_lo = held[-1].hi
+        if request.preemptions:
+            if held and held[-1].key == self._own.get(request):  # it came back to a part of its own tail
+                own_lo = held[-1].hi
+            if not comes_back:
+                self._own.pop(request, None)
         if cached > own_lo:
             if not comes_back:
                 self._append_anonymous(cached - own_lo)
             else:
-                own = Run(request.own_key, own_lo, cached, 0)
+                own = Run(self._own.setdefault(request, -1 - next(self._numbers)), own_lo, cached, 0)
                 self._cached.setdefault(own.key, []).append(own)
                 self._append(own)
         for run in reversed(held):
@@ -248,8 +256,6 @@ class RunPool:
         if runs is None:  # anonymous
             return
         runs.remove(run)
-        if self._on_removed is not None:
-            self._tell(self._on_removed, run.key, run.lo, run.hi)
         if not runs:
             del self._cached[run.key]
 
@@ -262,7 +268,7 @@ class RunPool:
         if key < 0:  # one request's own
             return
         parts = [(lo, hi)]
-        for run in self._cached[key]:
+        for run in self._cached.get(key, ()):
             parts = [(a, b) for x, y in parts for a, b in ((x, min(y, run.lo)), (max(x, run.hi), y)) if a < b]
         for a, b in parts:
             change(key, a, b)

@@ -1,4 +1,4 @@
-"""A request inside one engine. Owns `EngineRequest` and `RetriedRequest`; may import workload only.
+"""A request inside one engine. Owns `EngineRequest`; may import workload only.
 
 vLLM brings a request's computed tokens up to its tokens plus output placeholders. Between two calls of `schedule()`
 that difference has a closed form: a request that has sampled owes exactly one token. Two numbers therefore describe
@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from simroute.workload.request import Request
-
-ATTEMPT_STRIDE = 1 << 40
-"""More than there are requests in a trace."""
 
 
 class EngineRequest(Request):
@@ -88,11 +85,6 @@ class EngineRequest(Request):
         self.last_token_s = -1.0
 
     @property
-    def own_key(self) -> int:
-        """What its own content goes by in a cache: negative, and no other request's."""
-        return -1 - self.index
-
-    @property
     def sampled(self) -> bool:
         """True once its first token is scheduled."""
         return self.target_tokens > self.input_tokens
@@ -106,21 +98,3 @@ class EngineRequest(Request):
     def drained(self) -> bool:
         """True when its last token is scheduled: nothing is left to compute, the output is still on its way."""
         return self.decoding and self.num_computed_tokens >= self.stop_tokens - 1
-
-
-class RetriedRequest(EngineRequest):
-    """A further attempt (1, 2 ..) of a request, with the same index.
-
-    Content with ids is found wherever it is cached; what an earlier attempt cached of its own is not.
-    """
-
-    __slots__ = ("attempt",)
-
-    def __init__(self, attempt: int, *request: Any, **more: Any) -> None:
-        super().__init__(*request, **more)
-        self.attempt = attempt
-
-    @property
-    def own_key(self) -> int:
-        """See EngineRequest."""
-        return -1 - self.index - self.attempt * ATTEMPT_STRIDE

@@ -17,7 +17,7 @@ from simroute.engine.clock import Clock
 from simroute.engine.kv_index import KvIndex
 from simroute.engine.replica import Replica
 from simroute.engine.sequence import EngineRequest
-from simroute.errors import SimrouteError, SimulationError, UsageError
+from simroute.errors import SimrouteError, UsageError
 from simroute.fleet.arrivals import Arrivals, check_block_size
 from simroute.fleet.autoscale import keep_scaling
 from simroute.fleet.clients import OpenLoop, Sessions, Users
@@ -29,7 +29,7 @@ from simroute.fleet.lifecycle import Lifecycle
 from simroute.fleet.options import FleetOptions
 from simroute.fleet.pool import Pool
 from simroute.fleet.recorder import BUFFERED_GAPS, Recorder
-from simroute.fleet.scrape import ScrapedReplica, Signal, same_signal, scrape
+from simroute.fleet.scrape import ScrapedReplica, Signal, same_signal, scrape, snapshot_of
 from simroute.fleet.slot import Slot
 from simroute.fleet.timeline import TimelineSampler
 from simroute.policy.context import Membership
@@ -130,7 +130,7 @@ class Cluster:
         for pool in pools:
             signals = self.options.signals if pool.external is None else same_signal(Signal())
             for ordinal in range(pool.places):
-                snapshot = ScrapedReplica(len(slots), pool.variant, signals=signals)
+                snapshot = snapshot_of(len(slots), pool.variant, signals)
                 slots.append(Slot(len(slots), ordinal, pool, snapshot))
         return slots
 
@@ -160,6 +160,7 @@ class Cluster:
         env, delay_s = self.env, self.options.router.kv_event_delay_s
         index = KvIndex(slot.pool.engine.block_size, self.trace.prefix_block_tokens, delay_s)
         replica.publish_kv_events(index)
+        slot.index = index
         slot.snapshot.hits = lambda request: index.hit_tokens(request, env.now)
 
     def _lost(self, slot: Slot, requests: list[EngineRequest], reason: str) -> None:
@@ -167,25 +168,30 @@ class Cluster:
             assert self.gateway is not None
             self.gateway.lost(slot, requests, reason)
 
-    def decide(self, ask: Ask, request: EngineRequest) -> tuple[int, str]:
-        """What `ask` (a method of the policy) answers for `request`.
+    def decide(self, ask: Ask, request: EngineRequest, method: str = "choose") -> tuple[int, str]:
+        """What `ask` (the policy's `method`) answers for `request`.
 
         Raises SimulationError, naming policy and request, when it fails or sends the request where nobody is.
         """
         try:
-            number, reason = decision = ask(request, self.snapshots)
-        except SimrouteError:
-            raise
+            answer = ask(request, self.snapshots)
         except Exception as error:
-            raise self.fault(request, error) from error
-        if not isinstance(number, int) or number >= len(self.slots) or (number >= 0 and not self.members[number]):
-            raise self.fault(request, decision)
+            raise self.fault(request, error, method) from error
+        try:
+            number, reason = answer
+            ready = number < 0 or (number < len(self.slots) and self.members[number])
+        except (TypeError, ValueError):
+            ready = False
+        if not ready:
+            raise self.fault(request, answer, method)
         return number, reason
 
-    def fault(self, request: EngineRequest, got: object) -> SimulationError:
-        """The error of a policy that gave, or raised, `got` when it was asked about `request`."""
-        up = [slot.number for slot in self.slots if self.members[slot.number]]
-        return policy_fault(self._policy_name, request, got, up)
+    def fault(self, request: EngineRequest, got: object, method: str = "choose") -> SimrouteError:
+        """The error for a policy that raised `got`, or answered it; its own words if it chose them."""
+        if isinstance(got, SimrouteError):
+            return got
+        ready = (slot.number for slot in self.slots if self.members[slot.number])
+        return policy_fault(self._policy_name, request, got, ready, method=method)
 
     def see_whether_over(self) -> None:
         """The run ends when nothing is under way and nothing will come."""
@@ -248,7 +254,7 @@ class Cluster:
         if isinstance(replica, Replica):
             scheduler = replica.scheduler
             for request in (*scheduler.running, *scheduler.waiting):
-                self.recorder.history(request)
+                self.recorder.history(request, int(self.trace.input_tokens[request.index]))
                 if request not in scheduler.running and not request.preemptions:
                     self.recorder.never_admitted(request)
         slot.bank()

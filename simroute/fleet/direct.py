@@ -1,7 +1,7 @@
 """The router of a fleet that never changes: each request goes straight to a replica. Owns `Direct`.
 
 The short way of `Gateway`, for the common case: nothing here is looked at that a request does not need.
-May import engine, fleet's other files, policy, results and errors.
+May import engine, fleet's other files, policy and results.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simroute.engine.sequence import EngineRequest
-from simroute.errors import SimrouteError
 from simroute.fleet.gateway import TOO_LONG
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.run import Status
@@ -37,19 +36,18 @@ class Direct:
 
     def take(self, request: EngineRequest) -> None:
         """A client sends `request` now."""
+        try:
+            decision = self._choose(request, self._snapshots)
+        except Exception as error:
+            raise self._cluster.fault(request, error) from error
         index = request.index
         try:
-            number, reason = decision = self._choose(request, self._snapshots)
+            number, reason = decision
             if number < 0:
                 self._recorder.unanswered(index, Status.REJECTED, reason)
                 return
-        except SimrouteError:
-            raise
-        except Exception as error:
-            raise self._cluster.fault(request, error) from error
-        try:
             engine, snapshot, slot = self._doors[number]
-        except (IndexError, TypeError):
+        except (TypeError, ValueError, IndexError):
             raise self._cluster.fault(request, decision) from None
         self._replica_of[index] = number
         if request.input_tokens >= engine.max_model_len:  # vLLM answers HTTP 400

@@ -1,4 +1,5 @@
-"""Makes things go wrong as planned. Owns `keep_failing`; may import fleet's other files, results and rng.
+"""Makes things go wrong as planned. Owns `keep_failing`; may import errors, engine, fleet's other
+files, results and rng.
 
 Every place draws from a stream of its own, so that all policies meet the same luck as far as their fleets are alike.
 """
@@ -14,6 +15,7 @@ from simpy.events import NORMAL
 from simroute import rng
 from simroute.engine.clock import StandingEvent
 from simroute.engine.replica import Replica
+from simroute.errors import UsageError
 from simroute.fleet.gateway import Gateway
 from simroute.fleet.options import Crashes, Failures, Outage, RouterRestart, Spot, Straggler
 from simroute.fleet.slot import Slot, State
@@ -27,7 +29,10 @@ PREEMPTED = "its spot machine was taken back"
 
 
 def keep_failing(cluster: Cluster, gateway: Gateway, failures: Failures) -> None:
-    """Let everything happen that is planned; call it before the first replicas are up."""
+    """Let everything happen that is planned; call it before the first replicas are up.
+
+    Raises UsageError for a straggler that does not exist.
+    """
     faults = _Faults(cluster, gateway)
     for crashes in failures.crashes:
         faults.crash(crashes)
@@ -36,7 +41,8 @@ def keep_failing(cluster: Cluster, gateway: Gateway, failures: Failures) -> None
     for outage in failures.outages:
         faults.at(outage.at_s, lambda outage=outage: faults.lose(outage))  # type: ignore[misc]
     for straggler in failures.stragglers:
-        faults.at(straggler.at_s, lambda straggler=straggler: faults.slow(straggler))  # type: ignore[misc]
+        slot = faults.place(straggler.pool, straggler.ordinal)
+        faults.at(straggler.at_s, lambda slot=slot, straggler=straggler: faults.slow(slot, straggler))  # type: ignore[misc]
     for restart in failures.router:
         faults.at(restart.at_s, lambda restart=restart: faults.restart(restart))  # type: ignore[misc]
 
@@ -85,7 +91,11 @@ class _Faults:
         def taken(slot: Slot, number: int) -> None:
             if slot.life == number:
                 life.lose(slot, PREEMPTED)
-            self.at(self._env.now + spot.gap_s, lambda: self._replace(slot))
+            self.at(self._env.now + spot.gap_s, lambda: follow(slot))
+
+        def follow(slot: Slot) -> None:
+            slot.due = True
+            self._replace(slot)
 
         life.ups.append(up)
 
@@ -95,24 +105,32 @@ class _Faults:
             slot
             for slot in self._cluster.slots
             if outage.zone in (None, slot.zone) and outage.pool in (None, slot.pool.name) and not slot.pool.external
-        ][: outage.replicas]
-        used = [slot for slot in hit if slot.state is not State.DOWN]
+        ]
+        used = [slot for slot in hit if slot.state is not State.DOWN][: outage.replicas]
+        if outage.replicas is not None:
+            hit = used
         for slot in hit:
-            slot.held = True
+            slot.held += 1
         for slot in used:
+            slot.due = True
             self._life.lose(slot, OUTAGE)
 
         def end() -> None:
             for slot in hit:
-                slot.held = False
-            for slot in used:
+                slot.held -= 1
                 self._replace(slot)
 
         self.at(self._env.now + outage.duration_s, end)
 
-    def slow(self, straggler: Straggler) -> None:
-        """A replica gets slow for a while."""
-        slot = next(s for s in self._cluster.slots if s.pool.name == straggler.pool and s.ordinal == straggler.ordinal)
+    def place(self, pool: str, ordinal: int) -> Slot:
+        """Place number `ordinal` of `pool`. Raises UsageError where there is none."""
+        places = [slot for slot in self._cluster.slots if slot.pool.name == pool]
+        if not 0 <= ordinal < len(places):
+            raise UsageError(f"straggler: pool {pool} has {len(places)} places, numbered from 0; got {ordinal}")
+        return places[ordinal]
+
+    def slow(self, slot: Slot, straggler: Straggler) -> None:
+        """The replica in a place gets slow for a while; one that takes its place meanwhile is not."""
         if not isinstance(slot.replica, Replica):
             return
         slot.replica.slow_down(straggler.factor)
@@ -132,8 +150,10 @@ class _Faults:
 
     def _replace(self, slot: Slot) -> None:
         """Order a new machine for a place that lost its own, unless somebody else decides how many there are."""
-        scaled = slot.pool.name in self._cluster.options.scaling
-        if slot.state is State.DOWN and not slot.held and not scaled:
+        if slot.held or not slot.due:
+            return
+        slot.due = False
+        if slot.state is State.DOWN and slot.pool.name not in self._cluster.options.scaling:
             self._life.order(slot)
 
     def _draws(self, what: str) -> Callable[[Slot], np.random.Generator]:

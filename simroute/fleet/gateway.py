@@ -55,6 +55,7 @@ class Gateway:
         self._snapshots = cluster.snapshots
         self._slots = cluster.slots
         self._queue = options.queue
+        self._outside = any(slot.pool.external for slot in self._slots)  # who always has room
         self._calls: dict[int, Call] = {}
         self._free_s = 0.0  # when the router has handled what has come
         self._back_s = 0.0  # when the router is up again
@@ -118,10 +119,14 @@ class Gateway:
             if timeout_s is not None:
                 tries = call.tries
                 self._at(now + timeout_s, lambda: self._time_out(call, tries))
+        if now < self._back_s:
+            self._refuse(call, Status.FAILED, ROUTER_DOWN)
+            return
         router = self._options.router
         if router.throughput_rps is None and not router.latency_s:
             self._enter(call, call.tries)
             return
+        call.coming = True
         if router.throughput_rps is not None:
             self._free_s = max(self._free_s, now) + 1 / router.throughput_rps
             now = self._free_s
@@ -132,10 +137,8 @@ class Gateway:
         """The request has reached the router."""
         if call.over or call.tries != tries:
             return
+        call.coming = False
         now = self._env.now
-        if now < self._back_s:
-            self._refuse(call, Status.FAILED, ROUTER_DOWN)
-            return
         reason = self._refusal(call.attempt(now), now)
         if reason is not None:
             self._refuse(call, Status.REJECTED, reason)
@@ -155,17 +158,23 @@ class Gateway:
             self._answered_s = now
         return next((reason for rule in rules if (reason := rule.admit(request, load, now)) is not None), None)
 
-    def _route(self, call: Call, lost: str = "") -> None:
-        """Ask the policy where the attempt goes, and send it there. `lost`: why an earlier attempt was, if one was."""
+    def _route(self, call: Call) -> None:
+        """Ask the policy where the attempt goes, and send it there."""
+        number, reason = self._cluster.decide(self._choose, call.request)
+        if number >= 0:
+            self._send(call, number)
+        else:
+            self._refuse(call, Status.REJECTED, reason)
+
+    def _route_again(self, call: Call, lost: str) -> None:
+        """Ask where an attempt goes whose predecessor is `lost`, for that reason; it does not queue again."""
         number, reason = self._cluster.decide(self._choose, call.request)
         if number >= 0:
             self._send(call, number)
         elif reason == NO_REPLICA and self._queue is not None:
             self._hold(call)
-        elif lost:
-            self._refuse(call, Status.FAILED, lost)
         else:
-            self._refuse(call, Status.REJECTED, reason)
+            self._refuse(call, Status.FAILED, lost)
 
     def _send(self, call: Call, number: int) -> None:
         request, slot = call.request, self._slots[number]
@@ -188,22 +197,27 @@ class Gateway:
         seen.in_flight += 1
         seen.in_flight_tokens += request.input_tokens
         seen.queued_tokens += request.input_tokens
-        self._load.in_flight += 1
+        if slot.pool.external is None:
+            self._load.in_flight += 1
         if self.watches and (watch := self.watches.get(slot.pool.name)):
             watch.sent += 1
         replica.submit(request)
 
     def _left(self, call: Call) -> None:
         """The attempt of `call` is no longer at its replica."""
-        request, seen = call.request, self._slots[call.number].snapshot
+        request, slot = call.request, self._slots[call.number]
+        seen = slot.snapshot
         seen.in_flight -= 1
         seen.in_flight_tokens -= request.input_tokens
         if not call.begun:
             seen.queued_tokens -= request.input_tokens
-        self._load.in_flight -= 1
+        if slot.pool.external is None:
+            self._load.in_flight -= 1
         call.number = NOWHERE
-        if request.cached_tokens or request.preemptions:
-            self._recorder.history(request)
+        if request.cached_tokens or request.preemptions or call.attempts > 1:
+            self._recorder.history(request, call.original.input_tokens)
+        if not hasattr(request, "admission"):  # it waits in vLLM
+            self._recorder.never_admitted(request)
 
     # -- what engines tell --------------------------------------------------------------------------------------------
 
@@ -227,9 +241,10 @@ class Gateway:
             return  # its client had left while the last token was on its way
         number = call.number
         self._left(call)
-        load = self._load
-        load.completions_per_s = load.completions_per_s * exp((self._answered_s - at_s) / RECENT_S) + 1 / RECENT_S
-        self._answered_s = at_s
+        if self._slots[number].pool.external is None:
+            load = self._load
+            load.completions_per_s = load.completions_per_s * exp((self._answered_s - at_s) / RECENT_S) + 1 / RECENT_S
+            self._answered_s = at_s
         if self._review is None or not self._sent_on(call, number, at_s):
             self._recorder.finish_s[request.index] = at_s
             self._end(call, Status.COMPLETED, "")
@@ -244,7 +259,7 @@ class Gateway:
         def ask(request: EngineRequest, snapshots: Sequence[object]) -> object:
             return review(answered, number, self._snapshots) or (NOWHERE, "")
 
-        where, reason = self._cluster.decide(ask, answered)
+        where, reason = self._cluster.decide(ask, answered, "review")
         self._first_token_s[answered.index] = now  # the answer is passed on as a whole
         if where == NOWHERE and not reason:
             return False
@@ -270,7 +285,7 @@ class Gateway:
             else:
                 call.resends += 1
                 call.attempt(now)
-                self._route(call, reason)
+                self._route_again(call, reason)
 
     def _forget_token(self, call: Call, kept_tokens: int) -> None:
         """An attempt has ended early: only `kept_tokens` more of the answer remain."""
@@ -296,6 +311,7 @@ class Gateway:
 
     def _take_back(self, call: Call) -> None:
         """Nobody waits for the attempt of `call` any longer, wherever it is."""
+        call.coming = False
         if call.held:
             call.held = False
             assert self._queue is not None
@@ -339,10 +355,12 @@ class Gateway:
     # -- the queue, the router ----------------------------------------------------------------------------------------
 
     def _recount(self) -> None:
-        """Other replicas take requests: how many there are, and how much room that is."""
-        ready = [slot for slot in self._slots if self._cluster.members[slot.number]]
+        """Other replicas take requests: how many of ours there are, and how much room that is."""
+        ready = [slot for slot in self._slots if self._cluster.members[slot.number] and slot.pool.external is None]
         self._load.ready_replicas = len(ready)
         self._load.seats = sum(slot.pool.variant.max_num_seqs for slot in ready)
+        if self._queue is not None:
+            self._queue.recall()
 
     def _hold(self, call: Call) -> None:
         queue, now = self._queue, self._env.now
@@ -375,19 +393,22 @@ class Gateway:
 
     def _pump(self) -> None:
         """Send on what is held, while there is room."""
-        queue = self._queue
+        queue, now = self._queue, self._env.now
         if queue is None or self._pumping:
             return
         self._pumping = True  # a call that ends at once pumps again
-        while len(queue) and queue.has_room(self._load):
-            request = queue.pop(self._env.now)
-            if request is None:
-                break
+        while (self._outside or queue.has_room(self._load)) and (request := queue.peek(now)) is not None:
             call = self._calls[request.index]
+            number, reason = self._cluster.decide(self._choose, call.request)
+            if number < 0 and reason == NO_REPLICA:
+                queue.set_aside(request)
+                continue
+            queue.pop(now)
             call.held = False
-            self._route(call)
-            if call.held:  # its own replicas are not up
-                break
+            if number >= 0:
+                self._send(call, number)
+            else:
+                self._refuse(call, Status.REJECTED, reason)
         self._pumping = False
 
     def _settle(self, number: int) -> None:
@@ -398,13 +419,22 @@ class Gateway:
     def restart(self, down_s: float) -> None:
         """The router dies now with all its connections and everything it knew; it is back in `down_s` seconds."""
         self._back_s = self._env.now + down_s
+        self._free_s = 0.0
+        self._load.completions_per_s = 0.0
+        for slot in self._slots:
+            slot.snapshot.forget()
+            if slot.index is not None:
+                slot.index.clear()
         remake = self._options.remake
         if remake is not None:
             self._use(remake())
-        for call in list(self._calls.values()):
-            if call.held or call.number != NOWHERE:
-                self._take_back(call)
-                self._refuse(call, Status.FAILED, ROUTER_DIED)
+        in_hand = [call for call in self._calls.values() if call.held or call.coming or call.number != NOWHERE]
+        self._pumping = True  # nothing is sent on while it dies
+        for call in in_hand:
+            self._take_back(call)
+        self._pumping = False
+        for call in in_hand:
+            self._refuse(call, Status.FAILED, ROUTER_DIED)
 
     def _at(self, at_s: float, act: Callable[[], None]) -> None:
         self._env.schedule_at(StandingEvent(self._env, lambda _now: act()), NORMAL, at_s)

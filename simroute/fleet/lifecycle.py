@@ -18,6 +18,8 @@ from simroute.fleet.slot import Slot, State
 from simroute.policy.context import Membership
 from simroute.results.run import FleetEvent
 
+CRASHED = "its replica crashed"
+STOPPED = "its replica was stopped"
 Boot = Callable[[Slot], Replica | ExternalReplica]
 Lost = Callable[[Slot, list[EngineRequest], str], None]
 
@@ -67,13 +69,18 @@ class Lifecycle:
 
     def stop(self, slot: Slot) -> None:
         """End a replica in good order, or the start of one; requests that it still has are lost."""
-        self._end(slot, State.DOWN, "stop", "its replica was stopped")
+        self._end(slot, State.DOWN, "stop", STOPPED)
         slot.give_back(self._env.now)
 
     def crash(self, slot: Slot) -> None:
-        """The engine of a place dies; its process starts again on the same machine."""
+        """The engine of a place dies; its process starts again on the same machine, unless it was to stop anyway."""
         slot.crashes += 1
-        self._end(slot, State.STARTING, "crash", "its replica crashed")
+        if slot.state is State.DRAINING:
+            self._end(slot, State.DOWN, "crash", CRASHED)
+            self.note(slot, "stop")
+            slot.give_back(self._env.now)
+            return
+        self._end(slot, State.STARTING, "crash", CRASHED)
         self._start(slot, slot.pool.startup.restart_s)
 
     def lose(self, slot: Slot, reason: str) -> None:

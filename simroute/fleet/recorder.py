@@ -59,9 +59,10 @@ class Recorder:
         self.sent_s = array("d", [math.inf]) * len(self._trace)
         return self.sent_s
 
-    def history(self, request: EngineRequest) -> None:
-        """What `request` has gone through so far."""
-        self.cached_tokens[request.index] = request.cached_tokens
+    def history(self, request: EngineRequest, asked_tokens: int | None = None) -> None:
+        """What `request` has gone through so far; of what it found in a cache, no more than the client's prompt."""
+        found = request.cached_tokens
+        self.cached_tokens[request.index] = found if asked_tokens is None else min(found, asked_tokens)
         self.preemptions[request.index] = request.preemptions
 
     def never_admitted(self, request: EngineRequest) -> None:

@@ -1,4 +1,4 @@
-"""What the router knows of each replica, and when. Owns `ScrapedReplica`, `Signal` and `scrape`.
+"""What the router knows of each replica, and when. Owns `ScrapedReplica`, `Signal`, `snapshot_of` and `scrape`.
 
 May import engine, policy, workload and errors.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import simpy
@@ -78,27 +78,27 @@ NOBODY: Metrics = _Nobody()
 
 
 class ScrapedReplica:
-    """The `Snapshot` of one replica: the router's counts always exact, the metrics as they came in last (or live).
+    """The `Snapshot` of one replica: the router's counts always exact, the metrics as they came in last.
 
     The counts of tokens are kept only for a policy that asks for them (`counts_tokens`), `hits` only for one that
-    reads KV events.
+    reads KV events. What a policy reads of a thousand replicas for each request are plain attributes.
     """
 
     __slots__ = (
-        "_kv",
-        "_live",
+        "_era",
         "_replica",
-        "_running",
-        "_waiting",
         "hits",
         "in_flight",
         "in_flight_tokens",
+        "kv_cache_usage",
+        "num_requests_running",
+        "num_requests_waiting",
         "queued_tokens",
         "replica",
         "variant",
     )
 
-    def __init__(self, number: int, variant: VariantInfo, *, signals: Signals) -> None:
+    def __init__(self, number: int, variant: VariantInfo) -> None:
         self.replica = number
         self.variant = variant
         self.in_flight = 0
@@ -106,51 +106,90 @@ class ScrapedReplica:
         self.queued_tokens = 0
         self.hits: Callable[[Request], int] | None = None
         self._replica = NOBODY
-        self._live = tuple(signals[name].live for name in METRICS)
-        self._running = self._waiting = 0
-        self._kv = 0.0
+        self._era = 0
+        self.forget()
 
     def attach(self, replica: Metrics | None) -> None:
         """Another replica is in this place from now on, or none: nothing is known of it yet."""
         self._replica = replica or NOBODY
-        self._running = self._waiting = 0
-        self._kv = 0.0
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing that was read so far is known any more, nor will what is still on its way be."""
+        self._era += 1
+        self.num_requests_running = self.num_requests_waiting = 0
+        self.kv_cache_usage = 0.0
 
     def read(self, names: Sequence[str]) -> Callable[[], None]:
         """Read these metrics now; calling what is returned makes them known."""
-        replica = self._replica
+        replica, era = self._replica, self._era
         running, waiting, kv = replica.num_requests_running, replica.num_requests_waiting, replica.kv_cache_usage
 
         def known() -> None:
-            if self._replica is not replica:  # news of a replica that is gone says nothing
+            if self._era != era:  # news of a replica that is gone says nothing
                 return
             if "running" in names:
-                self._running = running
+                self.num_requests_running = running
             if "waiting" in names:
-                self._waiting = waiting
+                self.num_requests_waiting = waiting
             if "kv_cache_usage" in names:
-                self._kv = kv
+                self.kv_cache_usage = kv
 
         return known
-
-    @property
-    def num_requests_running(self) -> int:
-        """See Snapshot."""
-        return self._replica.num_requests_running if self._live[0] else self._running
-
-    @property
-    def num_requests_waiting(self) -> int:
-        """See Snapshot."""
-        return self._replica.num_requests_waiting if self._live[1] else self._waiting
-
-    @property
-    def kv_cache_usage(self) -> float:
-        """See Snapshot."""
-        return self._replica.kv_cache_usage if self._live[2] else self._kv
 
     def prefix_hit_tokens(self, request: Request) -> int:
         """See Snapshot."""
         return self.hits(request) if self.hits is not None else 0
+
+
+class LiveReplica(ScrapedReplica):
+    """The `Snapshot` of a replica of which some metrics are always known."""
+
+    __slots__ = ("_live",)
+
+    def __init__(self, number: int, variant: VariantInfo, signals: Signals) -> None:
+        self._live = tuple(signals[name].live for name in METRICS)
+        super().__init__(number, variant)
+
+    @property
+    def num_requests_running(self) -> int:
+        """See Snapshot."""
+        return self._replica.num_requests_running if self._live[0] else _RUNNING.__get__(self)
+
+    @num_requests_running.setter
+    def num_requests_running(self, known: int) -> None:
+        _RUNNING.__set__(self, known)
+
+    @property
+    def num_requests_waiting(self) -> int:
+        """See Snapshot."""
+        return self._replica.num_requests_waiting if self._live[1] else _WAITING.__get__(self)
+
+    @num_requests_waiting.setter
+    def num_requests_waiting(self, known: int) -> None:
+        _WAITING.__set__(self, known)
+
+    @property
+    def kv_cache_usage(self) -> float:
+        """See Snapshot."""
+        return self._replica.kv_cache_usage if self._live[2] else _KV.__get__(self)
+
+    @kv_cache_usage.setter
+    def kv_cache_usage(self, known: float) -> None:
+        _KV.__set__(self, known)
+
+
+_RUNNING: Any = vars(ScrapedReplica)["num_requests_running"]
+_WAITING: Any = vars(ScrapedReplica)["num_requests_waiting"]
+_KV: Any = vars(ScrapedReplica)["kv_cache_usage"]
+"""Where a scraped replica keeps what it knows."""
+
+
+def snapshot_of(number: int, variant: VariantInfo, signals: Signals) -> ScrapedReplica:
+    """The snapshot of a replica whose metrics come as `signals` say."""
+    if any(signals[name].live for name in METRICS):
+        return LiveReplica(number, variant, signals)
+    return ScrapedReplica(number, variant)
 
 
 def scrape(env: Clock, snapshots: Sequence[ScrapedReplica], signals: Signals, draws: np.random.Generator) -> None:

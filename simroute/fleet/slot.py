@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from simroute.engine.kv_index import KvIndex
 from simroute.engine.replica import Replica
 from simroute.fleet.external import ExternalReplica
 from simroute.fleet.pool import Pool
@@ -28,8 +29,9 @@ class State(IntEnum):
 class Slot:
     """A place of `pool`, number `number` of the fleet and `ordinal` of the pool.
 
-    `life` counts the replicas that it had, so that an event meant for one of them does not hit the next. `held` says
-    that a replica may not be started now (its zone is lost). Sums run over all of them.
+    `life` counts the replicas that it had, so that an event meant for one of them does not hit the next. `held` counts
+    the outages for which none may be started now, `due` says that one is to be started when there is none. Sums run
+    over all of them. `index` is what the router knows of its cache by KV events, if it keeps that.
     """
 
     __slots__ = (
@@ -37,7 +39,9 @@ class Slot:
         "_since_s",
         "billed_s",
         "crashes",
+        "due",
         "held",
+        "index",
         "life",
         "number",
         "ordinal",
@@ -61,7 +65,9 @@ class Slot:
         self.zone = pool.zones[ordinal % len(pool.zones)]
         self.replica: Replica | ExternalReplica | None = None
         self.state = State.DOWN
-        self.held = False
+        self.held = 0
+        self.due = False
+        self.index: KvIndex | None = None
         self.life = 0
         self.starts = 0
         self.crashes = 0
@@ -103,7 +109,7 @@ class Slot:
         self.replica = None
         self.state = state
         self.snapshot.attach(None)
-        self.snapshot.hits = None
+        self.snapshot.hits = self.index = None
         if self._ready_since_s is not None:
             self.ready_s += now - self._ready_since_s
             self._ready_since_s = None

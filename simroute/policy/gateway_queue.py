@@ -80,22 +80,29 @@ class _Band:
         self._virtual = 0.0
         self.held = 0
 
-    def push(self, request: Request, name: str, weight: float) -> None:
-        """Put `request` at the end of the flow `name`."""
+    def push(self, request: Request, name: str, weight: float, *, last: bool = True) -> None:
+        """Put `request` at the end of the flow `name`, or at its head."""
         flow = self._flows.get(name)
         if flow is None:
             flow = self._flows[name] = _Flow(weight)
         flow.requests[request] = None
+        if not last:
+            flow.requests.move_to_end(request, last=False)
         self.held += 1
         if len(flow.requests) == 1:
             self._start(flow, max(self._virtual, flow.finish))
 
-    def pop(self) -> Request:
+    def first(self) -> Request:
         """The request that starts first; of equals, the one whose flow has waited longest for its turn."""
-        while True:
-            start, tag, flow = heappop(self._heap)
-            if flow.tag == tag:
-                break
+        heap = self._heap
+        while heap[0][2].tag != heap[0][1]:
+            heappop(heap)
+        return next(iter(heap[0][2].requests))
+
+    def pop(self) -> Request:
+        """Take out the request that starts first."""
+        self.first()
+        start, _, flow = heappop(self._heap)
         request, _ = flow.requests.popitem(last=False)
         self.held -= 1
         self._virtual = start
@@ -146,6 +153,7 @@ class GatewayQueue:
         self._by_tenant = options.order in ("fair", "priority_fair")
         self._wait_s = inf if options.max_wait_s is None else options.max_wait_s
         self._held: OrderedDict[Request, _Place] = OrderedDict()  # in the order of arrival, and so of expiry
+        self._aside: OrderedDict[Request, None] = OrderedDict()  # of those, whom nobody who is up may serve
         self._bands: dict[int, _Band] = {}
         self._priorities: list[int] = []
         self._listed: set[int] = set()
@@ -184,13 +192,16 @@ class GatewayQueue:
         self._band(priority).push(request, flow, options.weights.get(flow, 1.0))
         return None
 
-    def pop(self, now_s: float) -> Request | None:
-        """The next request in order that has not waited too long, None when there is none."""
+    def peek(self, now_s: float) -> Request | None:
+        """The next request in order that has not waited too long and is not set aside, None when there is none."""
         self._set_aside_late(now_s)
-        if not self._held:
+        return self._bands[self._priorities[0]].first() if self._ready() else None
+
+    def pop(self, now_s: float) -> Request | None:
+        """Take out the request that `peek` shows."""
+        self._set_aside_late(now_s)
+        if not self._ready():
             return None
-        while self._priorities[0] not in self._bands:
-            self._listed.discard(heappop(self._priorities))
         priority = self._priorities[0]
         band = self._bands[priority]
         request = band.pop()
@@ -200,15 +211,28 @@ class GatewayQueue:
         self._forget_tenant(request.tenant)
         return request
 
+    def set_aside(self, request: Request) -> None:
+        """Nobody who is up may serve `request`: it stays held, but others pass it until `recall`, and nobody pays."""
+        self._take_from_band(request, self._held[request])
+        self._aside[request] = None
+
+    def recall(self) -> None:
+        """Others are up: whatever was set aside is in its turn again, before what came later."""
+        while self._aside:
+            request, _ = self._aside.popitem()
+            place = self._held[request]
+            weight = self._options.weights.get(place.flow, 1.0)
+            self._band(place.priority).push(request, place.flow, weight, last=False)
+
     def remove(self, request: Request) -> bool:
         """Take `request` out (its client gave up); False when it is not held."""
         place = self._held.pop(request, None)
         if place is None:
             return False
-        band = self._bands[place.priority]
-        band.remove(request, place.flow)
-        if not band.held:
-            del self._bands[place.priority]
+        if request in self._aside:
+            del self._aside[request]
+        else:
+            self._take_from_band(request, place)
         self._forget_tenant(request.tenant)
         return True
 
@@ -226,6 +250,20 @@ class GatewayQueue:
                 return
             self.remove(request)
             self._late.append((place.expiry_s, request))
+
+    def _ready(self) -> bool:
+        """Whether a request is held that is not set aside; the first of `_priorities` is then one with requests."""
+        if not self._bands:
+            return False
+        while self._priorities[0] not in self._bands:
+            self._listed.discard(heappop(self._priorities))
+        return True
+
+    def _take_from_band(self, request: Request, place: _Place) -> None:
+        band = self._bands[place.priority]
+        band.remove(request, place.flow)
+        if not band.held:
+            del self._bands[place.priority]
 
     def _band(self, priority: int) -> _Band:
         band = self._bands.get(priority)

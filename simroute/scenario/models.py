@@ -46,6 +46,8 @@ class TraceSource(Part):
     """Keep only the first so many requests."""
     window_s: tuple[NonNegative, Positive] | None = None
     """Keep only arrivals between [from, to) seconds of the file, before `rate_scale`; the window starts at 0."""
+    seed: Whole = 0
+    """Seed of the requests of a file that holds rates and distributions in place of them (servegen)."""
 
 
 class Traffic(Part):

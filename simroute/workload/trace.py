@@ -147,8 +147,7 @@ class Trace:
 
         Raises UsageError when the window is not a window, TraceError when nothing arrives in it.
         """
-        if not 0 <= start_s < stop_s:
-            raise UsageError(f"window: must be 0 <= start < stop, got {start_s:g}:{stop_s:g}")
+        check_window(start_s, stop_s)
         first, last = np.searchsorted(self.arrival_s, [start_s, stop_s], side="left")
         if first == last:
             raise TraceError(
@@ -228,6 +227,12 @@ class Trace:
             return self
         trace = self._rows(np.argsort(self.arrival_s, kind="stable"))
         return replace(trace, notes=(*self.notes, f"{self.name}: {moved} arrivals out of order: sorted"))
+
+
+def check_window(start_s: float, stop_s: float) -> None:
+    """Raise UsageError unless [start_s, stop_s) is a stretch of time from 0 on."""
+    if not 0 <= start_s < stop_s:
+        raise UsageError(f"window: must be 0 <= start < stop, got {start_s:g}:{stop_s:g}")
 
 
 def _as_ragged(prefixes: Sequence[Sequence[int]] | Ragged | None, rows: int) -> Ragged:

@@ -131,7 +131,7 @@ def test_a_load_with_failed_requests_is_kept_but_measured_again(tmp_path):
 def test_a_server_that_fails_at_once_leaves_nothing(tmp_path):
     with pytest.raises(CalibrationError, match="HTTP 500: out of luck; nothing had been measured"):
         Measured(tmp_path, fault="500")
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_of_another_plan_is_left_alone(tmp_path):
@@ -206,7 +206,7 @@ def test_without_the_plug_in_the_limits_must_be_given(tmp_path):
 def test_without_the_plug_in_nobody_guesses_what_is_measured(tmp_path):
     with pytest.raises(CalibrationError, match=r"does not tell what it runs on: give --gpu and --scheme$"):
         Measured(tmp_path, traced=False, names=Names(), max_num_seqs=4, max_num_batched_tokens=64)
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_server_whose_vllm_lacks_the_plug_in_is_one_line(tmp_path):
@@ -215,7 +215,7 @@ def test_a_server_whose_vllm_lacks_the_plug_in_is_one_line(tmp_path):
 
 
 def test_no_server_is_one_line_and_leaves_nothing(tmp_path):
-    with pytest.raises(CalibrationError, match="no vLLM server there: GET /v1/models gave no answer"):
+    with pytest.raises(CalibrationError, match=r"no vLLM server there: .* gave no answer \(cannot connect"):
         measure(Target(url="http://127.0.0.1:9"), PLAN, tmp_path / "run", Names(), lambda *_: None)
     assert not (tmp_path / "run").exists()
 

@@ -10,7 +10,7 @@ import pytest
 from calibration.fakevllm import FakeVllm, served
 
 from simroute.calibration.measure import client as client_module
-from simroute.calibration.measure.client import Client
+from simroute.calibration.measure.client import Answer, Client, _Events
 from simroute.calibration.measure.drive import Driver, ServerError
 from simroute.calibration.measure.stream import ResponseParser
 from simroute.calibration.measure.sweep import Limits
@@ -129,11 +129,20 @@ def test_no_server_is_told_from_a_failing_one():
     assert answer.error.startswith("cannot connect to 127.0.0.1:")
 
 
+def test_an_error_within_a_stream_is_one_line():
+    answer = Answer("q1", 1, 1)
+    events = _Events(answer, lambda: 0.0)
+    events(b'{"error": {"message": "EngineCore\\nis gone", "code": 500}}')
+    parser = ResponseParser(events)
+    parser.status = 200
+    assert events.verdict(parser) == "the server answered: EngineCore is gone"
+
+
 def test_a_server_that_accepts_and_says_nothing_is_no_server(monkeypatch):
     monkeypatch.setattr(client_module, "GET_TIMEOUT_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}", "fake")
-        assert asyncio.run(client.get("/v1/models")) == (0, b"")
+        assert asyncio.run(client.get("/v1/models")) == (0, b"nothing came within 0.05 s")
 
 
 def test_waiting_for_a_server_that_died_says_so():

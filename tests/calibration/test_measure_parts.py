@@ -270,6 +270,7 @@ def test_a_python_that_is_not_there_is_one_line(tmp_path):
     launch = Launch("org/model", python=str(tmp_path / "nowhere"))
     with pytest.raises(CalibrationError, match="nowhere: cannot be run"), launched(launch, tmp_path, lambda s: None):
         pytest.fail("it must not start")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_server_is_started_with_its_arguments_and_stopped(tmp_path, shim):

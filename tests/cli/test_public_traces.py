@@ -12,6 +12,7 @@ TRACES = ROOT.parent / "shared/data/traces"
 CONVERSATION = TRACES / "AzureLLMInferenceTrace_conv.csv"
 CODE = TRACES / "AzureLLMInferenceTrace_code.csv"
 MOONCAKE = TRACES / "conversation_trace.jsonl"
+SERVEGEN = TRACES / "servegen_deepseek-r1.tar.xz"
 
 pytestmark = pytest.mark.skipif(not TRACES.is_dir(), reason=f"no public traces in {TRACES}")
 
@@ -44,6 +45,13 @@ def test_mooncake_on_the_fleet_sized_for_it(simroute):
     summary = results(simroute, "mooncake.yaml", "--trace", str(MOONCAKE), "--set", "traffic.traces[0].head=800")
     conserved(summary, 800)
     assert summary["policies"]["least_requests"]["prefix_hit_rate"] > 0
+
+
+def test_ten_minutes_of_a_reasoning_day(simroute):
+    window = ("--set", "traffic.traces[0].window_s=[39600,40200]", "--policy", "least_requests")
+    summary = results(simroute, "reasoning_day.yaml", "--trace", str(SERVEGEN), *window)
+    conserved(summary, 9_797)
+    assert summary["policies"]["least_requests"]["stability"] == "STABLE"
 
 
 def test_a_fleet_too_small_says_so(simroute):

@@ -18,7 +18,7 @@ from simroute.engine.blocks import BlockPool
 from simroute.engine.config import EngineConfig
 from simroute.engine.runs import RunPool
 from simroute.engine.scheduler import Scheduler
-from simroute.engine.sequence import EngineRequest, RetriedRequest
+from simroute.engine.sequence import EngineRequest
 from simroute.engine.stepper import run_case
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "vllm" / "ref_sched.py"
@@ -150,7 +150,7 @@ def test_what_an_aborted_request_computed_stays_hittable(pool):
     assert scheduler.abort(first)
     assert not scheduler.holds(first)
     assert scheduler.used_blocks == 0
-    scheduler.add(described(RetriedRequest(1, 0, 1.0, 10, 5), 7, 8))
+    scheduler.add(described(EngineRequest(0, 1.0, 10, 5), 7, 8))
     assert list(scheduler.schedule().admitted.values()) == [2]
 
 
@@ -166,7 +166,7 @@ def test_a_retry_does_not_find_what_has_no_id(pool):
     assert list(scheduler.waiting) == [others[1]]
     assert scheduler.abort(others[1])
     assert scheduler.abort(others[0])
-    scheduler.add(RetriedRequest(1, 1, 1.0, 16, 9))
+    scheduler.add(EngineRequest(1, 1.0, 16, 9))
     assert list(scheduler.schedule().admitted.values()) == [16]
 
 

@@ -229,6 +229,15 @@ def test_an_idle_engine_is_slow_at_once(exact, config):
     assert play(script, exact, **config).finish_s == {0: 8.0}
 
 
+@BOTH
+def test_slow_down_as_the_engine_goes_idle(exact, config):
+    """As the last answer ends, at 2 s, the engine is made slow; idle it is made as usual, then slow again."""
+    script = [*arrivals((0.0, 4, 2)), (5.0, slow_down(1.0)), (6.0, slow_down(3.0)), (7.0, submit(1, 7.0, 4, 1))]
+    slowly = [50.0]
+    played = play(script, exact, on_finish=lambda played: slow_down(slowly.pop())(played) if slowly else None, **config)
+    assert played.finish_s == {0: 2.0, 1: 10.0}
+
+
 @pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
 def test_an_impossible_factor(factor):
     with pytest.raises(SimulationError, match="slow_down: the factor must be a positive number, got"):

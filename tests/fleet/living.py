@@ -82,7 +82,7 @@ def check_living(run: FleetRun) -> None:
 
 def provisioned_s(run: FleetRun, place: int) -> float:
     """Seconds for which a place was paid, by the log of events alone."""
-    if not run.events:
+    if run.attempts is None:  # a fleet that never changes
         return run.end_s
     total_s, since_s = 0.0, None
     for event in run.events:

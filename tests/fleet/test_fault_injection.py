@@ -31,7 +31,7 @@ lengths = st.floats(0.1, 10.0)
 
 
 @st.composite
-def failures(draw: st.DrawFn) -> Failures:
+def failures(draw: st.DrawFn, places: int) -> Failures:
     """Up to two faults of each kind."""
     return Failures(
         crashes=[Crashes(draw(st.floats(1.0, 20.0)))] * draw(st.integers(0, 1)),
@@ -40,7 +40,11 @@ def failures(draw: st.DrawFn) -> Failures:
         * draw(st.integers(0, 1)),
         stragglers=[
             Straggler(
-                draw(moments), draw(st.floats(0.1, 10.0)), "pool", draw(st.integers(0, 1)), draw(st.floats(0.5, 8.0))
+                draw(moments),
+                draw(st.floats(0.1, 10.0)),
+                "pool",
+                draw(st.integers(0, places - 1)),
+                draw(st.floats(0.5, 8.0)),
             )
             for _ in range(draw(few))
         ],
@@ -80,7 +84,7 @@ def fleets(draw: st.DrawFn) -> tuple[FleetOptions, int, int]:
         queue=draw(st.sampled_from([None, {}, {"max_held": 5, "max_wait_s": 1.0, "order": "fair"}])),
         clients=draw(clients()),
         scaling={"pool": Scaling(limits, draw(st.floats(0.5, 5.0)), draw(st.floats(0.1, 5.0)))} if scaled else {},  # type: ignore[arg-type]
-        failures=draw(failures()),
+        failures=draw(failures(places)),
     )
     return options, replicas, places
 

@@ -281,6 +281,65 @@ def test_everyone_leaves_once_and_in_the_order_of_the_definition(order, ops):
     assert sorted(r.index for r in left) == list(range(len(pushed)))
 
 
+def test_who_is_set_aside_is_passed_and_comes_back_before_those_who_came_later():
+    q = queue()
+    made = push_all(q, requests("a b c d"))
+    for r in made[:2]:
+        assert q.peek(0.0) is r
+        q.set_aside(r)
+    assert q.pop(0.0) is made[2]
+    assert len(q) == 3
+    q.recall()
+    assert indices(q) == [0, 1, 3]
+
+
+def test_who_is_set_aside_is_counted_expires_in_turn_and_can_be_taken_out():
+    q = queue(max_held=3, max_wait_s=5.0)
+    made = push_all(q, requests("a"), 0.0) + push_all(q, requests("a"), 1.0) + push_all(q, requests("a"), 2.0)
+    for r in made[:2]:
+        q.set_aside(r)
+    assert q.push(Request(9, 2.0, 100, 10), 2.0) == GATEWAY_FULL
+    assert q.next_expiry_s == 5.0
+    assert q.expire(5.0) == made[:1]
+    assert q.remove(made[1])
+    assert q.peek(5.0) is made[2]
+    q.recall()
+    assert q.pop(5.0) is made[2]
+    assert (len(q), q.peek(5.0), q._bands, q._of_tenant) == (0, None, {}, {})
+
+
+def test_nobody_is_charged_for_being_set_aside():
+    """a and b take turns as if the first of a, which is nine times as long, had never been there."""
+    q = queue(order="fair")
+    made = push_all(q, requests("a:900 a b a b"))
+    q.set_aside(made[0])
+    assert pop_all(q) == "a1 b1 a2 b2"
+
+
+@given(st.sampled_from(ORDERS), st.lists(st.sampled_from("abc"), min_size=1, max_size=12), st.data())
+def test_setting_aside_loses_nobody_and_keeps_each_tenant_s_order(order, tenants, data):
+    q = queue(order=order)
+    made = push_all(q, requests(" ".join(tenants)))
+    left = []
+    for _ in range(data.draw(st.integers(0, 20))):
+        what = data.draw(st.sampled_from(["aside", "recall", "pop"]))
+        head = q.peek(0.0)
+        if what == "recall":
+            q.recall()
+        elif head is not None and what == "aside":
+            q.set_aside(head)
+        elif head is not None:
+            assert q.pop(0.0) is head
+            left.append(head)
+    assert len(q) == len(made) - len(left)
+    q.recall()
+    rest = list(iter(lambda: q.pop(0.0), None))
+    assert sorted(r.index for r in left + rest) == list(range(len(made)))
+    for tenant in set(tenants):
+        of_tenant = [r.index for r in rest if r.tenant == tenant]
+        assert of_tenant == sorted(of_tenant)
+
+
 def test_many_who_come_and_go_leave_nothing_behind():
     q = queue(order="fair")
     (stays,) = push_all(q, requests("stays"))

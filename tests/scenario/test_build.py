@@ -37,6 +37,20 @@ def test_traces_are_cut_then_scaled_then_tagged_then_merged(built):
     assert trace.priority.tolist() == [0, 3, 0, 0, 3, 0]
 
 
+def test_a_trace_that_is_drawn_has_its_own_window_and_seed(built, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "chunk-1-trace.csv").write_text("0,0.1,1,Gamma,1,1\n600,0.2,1,Gamma,1,1\n")
+    lengths = json.dumps({"0": {"input_tokens": "{5: 1}", "output_tokens": "{7: 1}"}})
+    (tmp_path / "set" / "chunk-1-dataset.json").write_text(lengths)
+
+    def arrivals(**changes):
+        return built(traffic={"traces": [{"path": "set"} | changes]}, seed=9).trace.arrival_s.tolist()
+
+    assert len(arrivals(window_s=[600, 1200], seed=4)) == 120
+    assert arrivals(seed=4) == arrivals(seed=4)
+    assert arrivals(seed=4) != arrivals() == arrivals(seed=0)
+
+
 @pytest.fixture
 def mooncake(tmp_path):
     """A trace whose prefix blocks are of 512 tokens, in Mooncake's format."""

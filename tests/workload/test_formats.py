@@ -264,4 +264,4 @@ def test_an_unknown_format_names_the_nearest(tmp_path):
 
 def test_every_reader_is_registered_under_its_own_name():
     assert list(FORMATS) == [reader.name for reader in FORMATS.values()]
-    assert set(FORMATS) == {"native", "azure", "mooncake", "burstgpt", "vllm_bench"}
+    assert set(FORMATS) == {"native", "azure", "mooncake", "burstgpt", "vllm_bench", "servegen"}

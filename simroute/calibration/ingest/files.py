@@ -24,7 +24,11 @@ def read_json(path: Path) -> Any:
     """The one JSON value in the file. Raises CalibrationError where there is none."""
     try:
         return json.loads(read_text(path))
-    except ValueError as error:
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            raise CalibrationError(
+                f"{path}: more than one result (--append-result): give each a file of its own"
+            ) from None
         raise CalibrationError(f"{path}: not JSON: {error}") from None
 
 

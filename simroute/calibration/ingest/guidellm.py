@@ -1,11 +1,13 @@
 """Reports of guidellm (`benchmarks.json`, versions 0.4 to 0.8): a load phase for each benchmark of the report.
 
 Used of each request are its token counts and the times (Unix seconds) at which it was sent and its first and last
-token came; times of single tokens are not in the report, so ITL is not known. Imports ingest's other files.
+token came; times of single tokens are not in the report, so ITL is not known. Of a request that was cut off, the
+answer's length is what was asked for. Imports ingest's other files.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from simroute.calibration.runs import CUT, Run
 from simroute.errors import CalibrationError
 
 _STATUSES = ("successful", "incomplete", "errored")
+_CLOSED = {"synchronous", "concurrent", "throughput"}
+"""Strategies in which a request is sent when another has ended."""
 
 
 def read(path: Path, engine: Described) -> Run:
@@ -46,7 +50,10 @@ def _requests(path: Path, benchmark: Any, number: int, name: str, notes: list[st
     where = f"{path}: benchmark {number}"
     groups = benchmark.get("requests") if isinstance(benchmark, dict) else None
     if not isinstance(groups, dict) or not groups.get("successful"):
-        raise CalibrationError(f"{where}: no successful requests; keep them in the report (its requests are empty)")
+        raise CalibrationError(f"{where}: no successful requests{_reason(groups)}")
+    strategy = _strategy(benchmark).get("type_")
+    if strategy in _CLOSED:
+        notes.append(f"{name}: a closed loop: each request was sent when another ended, and is replayed at that time")
     rows = []
     lost = 0
     for status in _STATUSES:
@@ -77,7 +84,7 @@ def _row(request: Any, phase: int, request_id: str, where: str, status: str) -> 
         "request_id": request_id,
         "arrival_s": seconds(sent, f"{where}: request_start"),
         "input_tokens": count(tokens_in, f"{where}: prompt_tokens"),
-        "output_tokens": count(tokens_out if ok else tokens_out or 1, f"{where}: output_tokens"),
+        "output_tokens": count(tokens_out if ok else _asked(request) or tokens_out or 1, f"{where}: output_tokens"),
         "first_token_s": seconds(first, f"{where}: first_token_iteration") if ok or first is not None else None,
         "finish_s": seconds(last, f"{where}: last_token_iteration") if ok else None,
         "chunk_s": [],
@@ -86,9 +93,32 @@ def _row(request: Any, phase: int, request_id: str, where: str, status: str) -> 
     }
 
 
+def _asked(request: Mapping[str, Any]) -> int | None:
+    """The tokens that the request asked for, where the report keeps what was sent."""
+    try:
+        body = _part(json.loads(request.get("request_args") or "{}"), "body")
+    except (TypeError, ValueError):
+        return None
+    asked = body.get("max_tokens", body.get("max_completion_tokens"))
+    return asked if isinstance(asked, int) and asked > 0 else None
+
+
+def _reason(groups: Any) -> str:
+    """Why there is none that succeeded: what the first failed with, or that the report keeps no requests."""
+    failed = [request for request in _part({"": groups}, "").get("errored") or [] if isinstance(request, dict)]
+    if not failed:
+        return "; keep them in the report (its requests are empty)"
+    said = _part(failed[0], "info").get("error") or failed[0].get("error") or "an error"
+    return f": {len(failed)} failed, the first with: {' '.join(str(said).split())[:200]}"
+
+
+def _strategy(benchmark: Any) -> Mapping[str, Any]:
+    return _part(_part(benchmark, "config"), "strategy")
+
+
 def _name(benchmark: Any, number: int) -> str:
     """The strategy and its rate, such as `poisson-2.5`, with the benchmark's number where there is none."""
-    strategy = _part(_part(benchmark, "config"), "strategy")
+    strategy = _strategy(benchmark)
     kind, rate = strategy.get("type_", "benchmark"), strategy.get("rate")
     return f"{number}-{kind}" + (f"-{rate:g}" if isinstance(rate, int | float) else "")
 

@@ -1,5 +1,5 @@
-"""Sends completion requests and notes when each token came. Imports errors, `stream` and,
-of runs, how a cut request is called.
+"""Sends completion requests and notes when each token came. Imports errors, `stream` and, of runs, how a cut
+request is called.
 
 It shares the machine with the server that it measures, so it does little: no HTTP library, one connection a request,
 and no JSON parsed but the last event of an answer.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from simroute.calibration.measure.stream import ResponseParser
+from simroute.calibration.measure.stream import ResponseParser, error_text
 from simroute.calibration.runs import CUT
 from simroute.errors import UsageError
 
@@ -90,13 +90,13 @@ class Client:
         return await self.follow(self.request(prompt, max_tokens), prompt)
 
     async def get(self, path: str) -> tuple[int, bytes]:
-        """(status, body) of a GET; status 0 when there is no answer within GET_TIMEOUT_S."""
+        """(status, body) of a GET; without an answer within GET_TIMEOUT_S status 0, and the reason for a body."""
         try:
             async with asyncio.timeout(GET_TIMEOUT_S):
                 parser, problem = await self._exchange("GET", path, b"", lambda _payload: None)
         except TimeoutError:
-            return 0, b""
-        return (0, b"") if parser is None or problem else (parser.status, parser.body)
+            parser, problem = None, f"nothing came within {GET_TIMEOUT_S:g} s"
+        return (0, (problem or "").encode()) if parser is None or problem else (parser.status, parser.body)
 
     async def _exchange(
         self, method: str, path: str, body: bytes, on_event: Callable[[bytes], None]
@@ -167,7 +167,7 @@ class _Events:
         if payload == b"[DONE]":
             self._complete = True
         elif payload.startswith((b'{"error"', b'{"object":"error"')):
-            self._problem = "the server answered " + payload.decode("utf-8", "replace")[:300]
+            self._problem = f"the server answered: {error_text(payload)}"
         elif b'"choices":[]' in payload:
             usage = json.loads(payload).get("usage") or {}
             self._answer.output_tokens = int(usage.get("completion_tokens") or self._answer.output_tokens)

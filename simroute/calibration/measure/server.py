@@ -104,7 +104,7 @@ def attached(url: str, steps: Path | None) -> Server:
     except (ValueError, LookupError, TypeError):
         name = None
     if name is None:
-        got = f"HTTP {status}" if status else "no answer"
+        got = f"HTTP {status}" if status else f"no answer ({body.decode()})"
         raise CalibrationError(f"{url}: no vLLM server there: GET /v1/models gave {got}")
     return Server(url, name, steps)
 
@@ -158,6 +158,7 @@ def _started(command: list[str], environment: dict[str, str], log: Path) -> subp
                 start_new_session=True,
             )  # fmt: skip
     except OSError as error:
+        log.unlink(missing_ok=True)
         raise CalibrationError(f"{command[0]}: cannot be run: {error.strerror}; see --python") from None
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,13 +92,17 @@ def measure(target: Target, plan: Plan, out: Path, names: Names, progress: Progr
         return held
     opened = target.open(out, lambda seconds: progress("start", 1 - 0.5 ** (seconds / 30)))
     prepare(out)
-    with opened as server:
-        session = _Session(server, plan, target, names, out, held)
-        try:
-            run = asyncio.run(session.phases(missing, progress))
-        except ServerError as error:
-            reason = f"the server died{server.last_words()}" if not server.alive() else str(error)
-            raise CalibrationError(f"{reason}; {session.so_far()}") from None
+    try:
+        with opened as server:
+            session = _Session(server, plan, target, names, out, held)
+            try:
+                run = asyncio.run(session.phases(missing, progress))
+            except ServerError as error:
+                reason = f"the server died{server.last_words()}" if not server.alive() else str(error)
+                raise CalibrationError(f"{reason}; {session.so_far()}") from None
+    finally:
+        with suppress(OSError):
+            out.rmdir()  # (where nothing was measured, and no log is left to explain why)
     if server.log:
         server.log.unlink(missing_ok=True)  # it is there to explain failures
     return run
@@ -194,8 +198,6 @@ class _Session:
             answers = await self._sweep(driver, name, report)
         elif name == "capacity":
             rate, answers = await driver.capacity(self._lengths(run), self._plan.seconds(name), report)
-            if rate <= 0:
-                raise ServerError("the capacity came out as 0: give a larger --budget")
             changes["capacity_rps"] = round(rate, 4)
         else:
             part["fraction"] = float(name.removeprefix("load-"))

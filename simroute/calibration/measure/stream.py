@@ -48,13 +48,7 @@ class ResponseParser:
 
     def error_text(self) -> str:
         """What the body of an unsuccessful response says, in one line."""
-        try:
-            told = json.loads(self.body)
-            error = told.get("error", told)
-            text = str(error.get("message", error) if isinstance(error, dict) else error)
-        except (ValueError, AttributeError):
-            text = self.body.decode("utf-8", "replace")
-        return " ".join(text.split())[:300] or "no reason given"
+        return error_text(self.body)
 
     def _head(self) -> bool:
         """Read the status line and the headers; False while they are incomplete."""
@@ -110,3 +104,14 @@ class ResponseParser:
         for line in lines:
             if line.startswith(b"data:"):
                 self._on_event(bytes(line[5:]).strip())
+
+
+def error_text(body: bytes) -> str:
+    """What an OpenAI-compatible server says went wrong, in one line."""
+    try:
+        told = json.loads(body)
+        error = told.get("error", told)
+        text = str(error.get("message", error) if isinstance(error, dict) else error)
+    except (ValueError, AttributeError):
+        text = body.decode("utf-8", "replace")
+    return " ".join(text.split())[:300] or "no reason given"

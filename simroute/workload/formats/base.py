@@ -9,7 +9,7 @@ from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,17 @@ class TraceReader(Protocol):
 
     def read(self, path: Path) -> Trace:
         """The file's requests; bad rows are counted in `notes`. Raises TraceError when nothing usable is in it."""
+
+
+@runtime_checkable
+class DrawingReader(TraceReader, Protocol):
+    """A format that holds no requests but what to draw them from: rates and distributions."""
+
+    def draw(self, path: Path, seed: int, window_s: tuple[float, float] | None) -> Trace:
+        """The requests that arrive in [from, to) seconds, the clock started there (None: all, as `read`), under `seed`.
+
+        The same seed gives the same requests, whatever part of the time is asked for.
+        """
 
 
 class Chunk(NamedTuple):
