@@ -21,7 +21,9 @@ from simroute.scenario.models import PolicySpec
 from simroute.workload.trace import Trace
 
 COOLDOWN_S = 120.0
-"""Seconds of traffic after a window that its last requests share the fleet with."""
+"""Seconds of traffic after a window, at most, that its last requests share the fleet with."""
+_LOOK_S = 5.0
+"""Seconds of simulated time after which it is seen whether all of a window's requests have ended."""
 ROWS: Mapping[str, Any] = {
     "first_token_s": np.nan,
     "finish_s": np.nan,
@@ -80,16 +82,23 @@ def replay_piece(built: Built, spec: PolicySpec, span: Span, *, exact: bool) -> 
     cluster.run(None if span.stop_s is None else span.stop_s - span.start_s)
     after, itl = _counted(cluster)
     end_s = float(cluster.env.now) + span.from_s
-    if span.stop_s is not None:
-        cluster.run(None)
-    run = cluster.result(spec.shown, None)
     mine = slice(span.begin - first, span.end - first)
+    while span.stop_s is not None and _under_way(cluster, mine) and not cluster.over.triggered:
+        cluster.run(_LOOK_S)
+    run = cluster.result(spec.shown, None)
     rows = {name: column if (column := getattr(run, name)) is None else column[mine] for name in ROWS}
     for name in _ABSOLUTE:
         column = rows[name]
         rows[name] = None if column is None else column + span.from_s
     totals = [_since(*each) for each in zip(run.replicas, before, after, strict=True)]
     return Piece(rows, run.reasons, itl, _within(run.timeline, span), totals, end_s)
+
+
+def _under_way(cluster: Cluster, mine: slice) -> bool:
+    """Whether one of the span's own requests has not ended."""
+    recorder = cluster.recorder
+    unanswered = np.frombuffer(recorder.status, dtype=np.int8)[mine] == Status.UNFINISHED
+    return bool((unanswered & np.isnan(np.frombuffer(recorder.finish_s, dtype=np.float64)[mine])).any())
 
 
 def _since(totals: ReplicaTotals, before: Mapping[str, Any], after: Mapping[str, Any]) -> ReplicaTotals:
