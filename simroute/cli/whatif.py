@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simroute.cli.assertions import JunitOpt
 from simroute.cli.run import EXIT_INTERRUPTED
 from simroute.cli.scenario import ScenarioArg, TraceOpt
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from simroute.planner.whatif import WhatIf
 
 DOCUMENT = "whatif.json"
+_SUITE = "simroute whatif"
 _EXAMPLES = "'holds_to >= 1.5' or 'zone-a lost: slo_attainment >= 99%'"
 _Texts = list[str] | None
 
@@ -83,6 +85,7 @@ def whatif(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")] = False,
     assert_: AssertOpt = None,
+    junit: JunitOpt = None,
 ) -> None:
     """Change a scenario in many ways, at many rates: when does each target break, what does it cost, what to buy next.
 
@@ -92,7 +95,6 @@ def whatif(
     from simroute.cli.change_options import changes_of, numbers
     from simroute.planner.cache import FOLDER, Cache
     from simroute.planner.executor import executor_named
-    from simroute.results.store import prepare
     from simroute.scenario.loader import read
 
     loaded = read(scenario, overrides=base or (), traces=trace or ())
@@ -101,8 +103,7 @@ def whatif(
     assertions = _parsed(assert_ or (), ["as it is", *(each.shown for each in changes), *policies])
     options: dict[str, Any] = {"policies": policy, "precision": precision, "buy": buy, "seed": seed, "exact": exact}
     options |= {"rates": numbers("--rate", rate)} if rate else {}
-    if output:
-        prepare(output)
+    _ready(output, junit)
     warn = _nothing if quiet else _warn
     for warning in loaded.warnings:
         warn(warning)
@@ -113,8 +114,7 @@ def whatif(
     _show(document, found.cells.counts(), output, json=json, quiet=quiet)
     if found.interrupted:
         warn("interrupted: cells are missing" + ", assertions were not checked" * bool(assertions))
-        raise typer.Exit(EXIT_INTERRUPTED)
-    _enforce(assertions, document)
+    _enforce(assertions, document, junit)
 
 
 def _studied(quiet: bool, *arguments: Any, **options: Any) -> WhatIf:
@@ -140,12 +140,26 @@ def _parsed(texts: Sequence[str], rows: Sequence[str]) -> list[Assertion]:
     return [parse(text, rows, _metrics(), what="row", examples=_EXAMPLES) for text in texts]
 
 
-def _enforce(assertions: Sequence[Assertion], document: Mapping[str, Any]) -> None:
-    """Exit with 99 unless all hold; of a change that is impossible nothing does."""
-    from simroute.cli.assertions import enforce
+def _ready(output: Path | None, junit: Path | None) -> None:
+    """Prove that results can be written, before anything runs."""
+    from simroute.cli.assertions import ready
+    from simroute.results.store import prepare
 
+    if output:
+        prepare(output)
+    ready(junit)
+
+
+def _enforce(assertions: Sequence[Assertion], document: Mapping[str, Any], junit: Path | None) -> None:
+    """Exit with 99 unless all hold (of a change that is impossible nothing does), with 130 where it was interrupted."""
+    from simroute.cli.assertions import enforce, record
+
+    if document["interrupted"]:
+        record(junit, _SUITE, [(each, ()) for each in assertions], skipped="the study was interrupted")
+        raise typer.Exit(EXIT_INTERRUPTED)
     untested: dict[str, dict[str, Any]] = {each["name"]: {} for each in document["impossible"]}
-    enforce(assertions, untested | {row["name"]: _observed(row) for row in document["variations"]})
+    rows = {row["name"]: _observed(row) for row in document["variations"]}
+    enforce(assertions, untested | rows, suite=_SUITE, junit=junit)
 
 
 def _show(

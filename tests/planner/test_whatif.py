@@ -404,12 +404,13 @@ def test_the_command_writes_what_it_prints_and_goes_on_from_there(command, tmp_p
     assert "0 reused" in command(*arguments, "--no-resume")[1]
 
 
-def test_assertions_are_on_rows(command):
+def test_assertions_are_on_rows(command, tmp_path):
     arguments = ("--rate", "1", "--price", "2", "--no-buy", "--quiet")
     assert command(*arguments, "--assert", "holds_to >= 1", "--assert", "as it is: ttft_p99 < 2s")[0] == 0
     code, _, err = command(*arguments, "--assert", "prices x2: holds_to >= 3")
     assert (code, err) == (99, "assertion failed: prices x2: holds_to >= 3: prices x2 has holds_to = 1.0\n")
-    assert command(*arguments, "--assert", "cost_usd_per_month < 1")[0] == 99
+    assert command(*arguments, "--assert", "cost_usd_per_month < 1", "--junit", "found.xml")[0] == 99
+    assert "assertion failed" in (tmp_path / "found.xml").read_text()
     code, _, err = command(*arguments, "--assert", "nobody: holds_to > 1")
     assert code == 2
     assert "unknown row 'nobody'" in err
