@@ -9,7 +9,9 @@ Three files to read first:
 3. `fleet/cluster.py`: replicas, router and clock.
 
 Public API: `load(path)` reads a scenario, `run(scenario)` replays it under each of its policies, `compare(scenario)`
-replays them in many worlds and says which differences are noise.
+replays them in many worlds and says which differences are noise, `plan(path)` finds the cheapest fleet that meets the
+targets, `whatif(scenario, changes)` says when they break and what to buy next, `capacity(model, gpu)` what one replica
+can do.
 """
 
 from __future__ import annotations
@@ -17,18 +19,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simroute.planner.capacity import capacity
+    from simroute.planner.plan import plan
+    from simroute.planner.whatif import whatif
     from simroute.scenario.compare import compare
     from simroute.scenario.loader import load
     from simroute.scenario.run import run
 
-__all__ = ["__version__", "compare", "load", "run"]
+__all__ = ["__version__", "capacity", "compare", "load", "plan", "run", "whatif"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "capacity": "simroute.planner.capacity",
     "compare": "simroute.scenario.compare",
     "load": "simroute.scenario.loader",
+    "plan": "simroute.planner.plan",
     "run": "simroute.scenario.run",
+    "whatif": "simroute.planner.whatif",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from simroute.yamlfile import DEEPEST, YamlError, parse, written
@@ -124,6 +124,7 @@ SCALARS = st.one_of(
 )  # fmt: skip
 
 
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS | st.integers(), inner)))
 def test_what_is_written_reads_back(value):
     assert parse(written(value)).value == value

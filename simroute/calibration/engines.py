@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from simroute.calibration.runs import Run, RunMeta
 from simroute.errors import CalibrationError, CatalogueError
 from simroute.hardware import catalogue
@@ -46,14 +48,15 @@ def identity(meta: RunMeta) -> dict[str, Any]:
 
 
 def memory_of(meta: RunMeta) -> Memory:
-    """The KV cache that the engine reported. Raises CalibrationError for a share of memory that vLLM refuses."""
+    """The KV cache that the engine reported. Raises CalibrationError for one that vLLM refuses."""
     share = _given(meta).get("gpu_memory_utilization", DEFAULT_GPU_MEMORY_UTILIZATION)
-    try:
-        share = float(share)
-    except (TypeError, ValueError):
-        raise CalibrationError(f"engine_args.gpu_memory_utilization: must be a number, got {share!r}") from None
     names = ("num_gpu_blocks", "block_size", "max_model_len", "max_num_batched_tokens", "max_num_seqs")
-    return Memory(gpu_memory_utilization=share, **{name: getattr(meta, name) for name in names})
+    try:
+        return Memory(gpu_memory_utilization=share, **{name: getattr(meta, name) for name in names})
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = f"{first['msg'][:1].lower()}{first['msg'][1:]}, got {first['input']!r}"
+        raise CalibrationError(f"meta.json: {'.'.join(map(str, first['loc']))}: {said}") from None
 
 
 def graph_sizes_of(meta: RunMeta) -> tuple[tuple[int, ...], ...]:

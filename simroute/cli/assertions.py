@@ -1,21 +1,26 @@
 """Assertions on results: `ttft_p99 < 2s`, `quant_aware: slo_attainment >= 95%`.
 
-Owns the grammar, and the list of metrics of a run; other commands bring their own list. Imports errors and typer.
+Owns the grammar, the list of metrics of a run (other commands bring their own) and what becomes of a verdict: lines on
+stderr, an exit status, a JUnit file. Imports errors and typer; report and results inside.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from simroute.errors import UsageError, unknown
 
 EXIT_ASSERTION = 99
+JunitOpt = Annotated[
+    Path | None, typer.Option("--junit", metavar="FILE", help="Write the assertions' verdicts there, as JUnit XML.")
+]
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -132,13 +137,54 @@ def parse(
     return Assertion(text.strip(), policy, metric, keys, dimension, op, value)
 
 
-def enforce(assertions: Iterable[Assertion], summaries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Tell on stderr what does not hold for the summaries (label → summary), and exit with `EXIT_ASSERTION` if so."""
-    lines = [line for assertion in assertions for line in assertion.failures(summaries)]
+def ready(junit: Path | None) -> None:
+    """Prove that the JUnit file can be written, before anything runs. Raises OutputError."""
+    from simroute.errors import OutputError
+    from simroute.results.store import prepare
+
+    if junit is None:
+        return
+    if junit.is_dir():
+        raise OutputError(f"--junit {junit}: is a folder; give a file")
+    prepare(junit.parent)
+
+
+def enforce(
+    assertions: Iterable[Assertion],
+    summaries: Mapping[str, Mapping[str, Any]],
+    *,
+    suite: str = "simroute",
+    junit: Path | None = None,
+) -> None:
+    """Tell on stderr what does not hold for the summaries (label → summary), and exit with `EXIT_ASSERTION` if so.
+
+    All of it goes to the file `junit` as well, as the tests of `suite`.
+    """
+    checked = [(assertion, assertion.failures(summaries)) for assertion in assertions]
+    record(junit, suite, checked)
+    lines = [line for _, failures in checked for line in failures]
     for line in lines:
         typer.echo(line, err=True)
     if lines:
         raise typer.Exit(EXIT_ASSERTION)
+
+
+def record(
+    junit: Path | None, suite: str, checked: Iterable[tuple[Assertion, Sequence[str]]], *, skipped: str = ""
+) -> None:
+    """Write the JUnit file, if one is asked for: each assertion with what it does not hold for.
+
+    `skipped` says why none of them was checked.
+    """
+    if junit is None:
+        return
+    from simroute.report.junit import Check, junit_xml
+    from simroute.results.store import write_text
+
+    checks = [
+        Check(assertion.text, assertion.policy or "", tuple(failures), skipped) for assertion, failures in checked
+    ]
+    write_text(junit, junit_xml(suite, checks))
 
 
 def _value(text: str, value: str, dimension: str, op: str) -> float | str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simroute.cli.assertions import METRICS, Assertion, JunitOpt, enforce, parse, ready, record
 from simroute.cli.run import EXIT_INTERRUPTED
 from simroute.cli.scenario import ScenarioArg, SetOpt, TraceOpt
 
 if TYPE_CHECKING:
     from simroute.scenario.compare import Comparison
 
+_SUITE = "simroute compare"
 COMPARISON, PAGE = "compare.json", "compare.html"
 PolicyOpt = Annotated[
     list[str] | None,
@@ -62,13 +65,13 @@ def compare(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")] = False,
     assert_: AssertOpt = None,
+    junit: JunitOpt = None,
 ) -> None:
     """Compare policies in worlds that all of them share: who wins, by how much, and whether that is noise.
 
     World 0 is the trace; in each of the N others traffic is resampled by blocks of time, step times are drawn within
     their error, and luck is new. An assertion is on a difference to the baseline: 'quant_aware: ttft_p99.high < 0s'.
     """
-    from simroute.cli.assertions import enforce, parse
     from simroute.cli.progress import shown_progress
     from simroute.scenario.compare import checked
     from simroute.scenario.compare import compare as compare_policies
@@ -82,6 +85,7 @@ def compare(
     others = [label for label in labels if label != first]
     assertions = [parse(text, others, _metrics(), examples=_EXAMPLES) for text in assert_ or ()]
     _prepare(output, decisions)
+    ready(junit)
     for warning in () if quiet else loaded.warnings:
         typer.echo(f"warning: {warning}", err=True)
     with shown_progress(labels, hidden=quiet) as progress:
@@ -101,16 +105,20 @@ def compare(
     written = _store(result, document, output, decisions)
     _show(document, json=json, quiet=quiet, written=written)
     if result.interrupted:
-        unchecked = ", assertions were not checked" * bool(assertions)
-        typer.echo(f"warning: interrupted: {result.worlds} of {seeds} worlds were compared{unchecked}", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED)
-    enforce(assertions, document["differences"])
+        _interrupted(result.worlds, seeds, assertions, junit)
+    enforce(assertions, document["differences"], suite=_SUITE, junit=junit)
+
+
+def _interrupted(worlds: int, seeds: int, assertions: Sequence[Assertion], junit: Path | None) -> None:
+    """Say what is missing, and leave."""
+    unchecked = ", assertions were not checked" * bool(assertions)
+    typer.echo(f"warning: interrupted: {worlds} of {seeds} worlds were compared{unchecked}", err=True)
+    record(junit, _SUITE, [(each, ()) for each in assertions], skipped="the comparison was interrupted")
+    raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _metrics() -> dict[str, tuple[tuple[str, ...], str]]:
     """What can be asserted: the mean and both ends of the interval of every difference, in the unit of its number."""
-    from simroute.cli.assertions import METRICS
-
     return {
         f"{name}.{end}": ((key, end), METRICS[name][1])
         for name, key in _NAMES.items()

@@ -14,8 +14,11 @@ import typer.core
 
 from simroute import __version__, interrupt
 from simroute.cli import calibrate, capability, catalogue, scenario, trace
+from simroute.cli.capacity import capacity
 from simroute.cli.compare import compare
+from simroute.cli.plan import plan
 from simroute.cli.run import EXIT_INTERRUPTED, run
+from simroute.cli.whatif import whatif
 from simroute.errors import SimrouteError
 
 EXIT_INTERNAL = 1
@@ -49,6 +52,9 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(compare)
+app.command()(plan)
+app.command()(whatif)
+app.command()(capacity)
 app.command()(scenario.check)
 app.command()(scenario.schema)
 app.add_typer(trace.app, name="trace")
@@ -71,7 +77,8 @@ def simroute(
 ) -> None:
     """Replay real traffic through a step-exact vLLM fleet: latency, cost and quality for each routing policy.
 
-    Exit codes: 0 ok, 1 internal error, 2 usage or configuration, 99 an assertion failed, 130 interrupted.
+    Exit codes: 0 ok, 1 internal error, 2 usage or configuration, 3 no plan meets the
+    targets, 99 an assertion failed, 130 interrupted.
     """
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simroute.cli.assertions import Assertion, JunitOpt, enforce, parse, ready, record
 from simroute.cli.scenario import ScenarioArg, SetOpt, TraceOpt
 
 if TYPE_CHECKING:
@@ -26,68 +27,111 @@ ReplicatesOpt = Annotated[
         help="Replay N times more with step times drawn within their error, for intervals.",
     ),
 ]
+PolicyOpt = Annotated[
+    list[str] | None,
+    typer.Option("--policy", metavar="P", help="Run only this policy of the scenario, or any other (repeatable)."),
+]
+OutputOpt = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="DIR", help="Write summary, request log, report and manifest there."),
+]
+SplitOpt = Annotated[
+    int | None, typer.Option("--split", metavar="N", min=2, help="Cut the replay into N windows that run side by side.")
+]
+WarmupOpt = Annotated[
+    float, typer.Option("--warmup", metavar="S", min=0, help="Seconds of traffic that each window is warmed up with.")
+]
+AssertOpt = Annotated[
+    list[str] | None,
+    typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'ttft_p99 < 2s' (repeatable)."),
+]
 _UNCHECKED = ", assertions were not checked"
+_SUITE = "simroute run"
 
 
 def run(
     scenario: ScenarioArg,
     trace: TraceOpt = None,
-    policy: Annotated[
-        list[str] | None,
-        typer.Option("--policy", metavar="P", help="Run only this policy of the scenario, or any other (repeatable)."),
-    ] = None,
+    policy: PolicyOpt = None,
     set_: SetOpt = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Write summary, request log, report and manifest there."),
-    ] = None,
+    output: OutputOpt = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed to use in place of the scenario's.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print summary.json to stdout, and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")] = False,
     exact: Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")] = False,
     replicates: ReplicatesOpt = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, say what would run.")] = False,
-    assert_: Annotated[
-        list[str] | None,
-        typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'ttft_p99 < 2s' (repeatable)."),
-    ] = None,
+    split: SplitOpt = None,
+    warmup: WarmupOpt = 600.0,
+    assert_: AssertOpt = None,
+    junit: JunitOpt = None,
 ) -> None:
     """Replay a scenario's traffic under each of its policies and compare latency, quality and cost.
 
     An assertion must hold for every policy, or for one: 'quant_aware: slo_attainment >= 95%'. Ctrl-C keeps what is
     done, marked as partial.
     """
-    from simroute.cli.assertions import enforce, parse
-    from simroute.cli.progress import shown_progress
+    from simroute.errors import UsageError
     from simroute.results.store import prepare
     from simroute.scenario.build import build
     from simroute.scenario.loader import read
     from simroute.scenario.run import chosen
-    from simroute.scenario.run import run as run_scenario
 
+    if split and replicates:
+        raise UsageError("--replicates: a replay that is split has none: give --split or --replicates")
     loaded = read(scenario, overrides=set_ or (), traces=trace or ())
     labels = [spec.shown for spec in chosen(loaded.scenario, policy)]
     assertions = [parse(text, labels) for text in assert_ or ()]
     if output and not dry_run:
         prepare(output)
+    ready(None if dry_run else junit)
     built = build(loaded.scenario)
     if not quiet:
         _warn(loaded.warnings)
     if dry_run:
         typer.echo(_plan(built, labels))
         return
-    with shown_progress(labels, hidden=quiet) as progress:
-        result = run_scenario(built, policy, seed=seed, exact=exact, replicates=replicates, progress=progress)
+    if split:
+        result = _split(built, policy, quiet=quiet, windows=split, warmup_s=warmup, seed=seed, exact=exact)
+    else:
+        result = _whole(built, policy, labels, quiet=quiet, seed=seed, exact=exact, replicates=replicates)
     if output:
         # What a scenario says of its own traces may be untrue of others.
         _store(output, result, description="" if trace else loaded.scenario.description)
     _show(result, json=json, quiet=quiet, output=output)
     if result.interrupted:
-        begun = {r.summary["policy"] for r in result.results}
-        missing = ", ".join(label for label in labels if label not in begun) or "none"
-        _warn([f"interrupted: results are partial (not begun: {missing})" + _UNCHECKED * bool(assertions)])
-        raise typer.Exit(EXIT_INTERRUPTED)
-    enforce(assertions, {r.summary["policy"]: r.summary for r in result.results})
+        _interrupted(result, labels, assertions, junit)
+    summaries = {r.summary["policy"]: r.summary for r in result.results}
+    enforce(assertions, summaries, suite=_SUITE, junit=junit)
+
+
+def _interrupted(result: RunResult, labels: Sequence[str], assertions: Sequence[Assertion], junit: Path | None) -> None:
+    """Say what is missing, and leave."""
+    begun = {r.summary["policy"] for r in result.results}
+    missing = ", ".join(label for label in labels if label not in begun) or "none"
+    _warn([f"interrupted: results are partial (not begun: {missing})" + _UNCHECKED * bool(assertions)])
+    record(junit, _SUITE, [(each, ()) for each in assertions], skipped="the run was interrupted")
+    raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _whole(
+    built: Built, policies: Sequence[str] | None, labels: Sequence[str], *, quiet: bool, **options: Any
+) -> RunResult:
+    """Every policy's replay in one piece, with a progress bar each."""
+    from simroute.cli.progress import shown_progress
+    from simroute.scenario.run import run as run_scenario
+
+    with shown_progress(labels, hidden=quiet) as progress:
+        return run_scenario(built, policies, progress=progress, **options)
+
+
+def _split(built: Built, policies: Sequence[str] | None, *, quiet: bool, **options: Any) -> RunResult:
+    """Every policy's replay in windows, with one progress bar."""
+    from simroute.cli.progress import shown_progress
+    from simroute.planner.split import split_run
+
+    with shown_progress(["windows"], hidden=quiet) as advance:
+        return split_run(built, policies, progress=(lambda done: advance([done])) if advance else None, **options)
 
 
 def _warn(lines: Sequence[str]) -> None:

@@ -129,7 +129,8 @@ class Replica(EngineCore):
         """The engine dies now, for good. Returns the unfinished requests, RUNNING before WAITING, each in its order.
 
         Each has its `generated_tokens`; requests whose clients have gone are not among them. Steps that were scheduled
-        stay counted with their tokens, the seconds they were not carried out do not. Nothing may be submitted any more.
+        stay counted with their tokens, the seconds they were not carried out do not (from within an observer, a step
+        that is on its way may not be counted either). Nothing may be submitted any more.
         """
         self.settle()
         self._make_changes()

@@ -69,6 +69,7 @@ class RunPool:
         """Forget what is cached and count anew, `held_blocks` being held by requests."""
         self.free = self._unhashed = self.usable - held_blocks
         self._cached.clear()
+        self._own.clear()
         self._ends.next = self._ends.prev = self._ends
 
     def find(self, request: EngineRequest, max_blocks: int) -> Hit:

@@ -19,6 +19,7 @@ from simroute.policy.context import Membership
 from simroute.results.run import FleetEvent
 
 CRASHED = "its replica crashed"
+STOPPED = "its replica was stopped"
 Boot = Callable[[Slot], Replica | ExternalReplica]
 Lost = Callable[[Slot, list[EngineRequest], str], None]
 
@@ -68,7 +69,7 @@ class Lifecycle:
 
     def stop(self, slot: Slot) -> None:
         """End a replica in good order, or the start of one; requests that it still has are lost."""
-        self._end(slot, State.DOWN, "stop", "its replica was stopped")
+        self._end(slot, State.DOWN, "stop", STOPPED)
         slot.give_back(self._env.now)
 
     def crash(self, slot: Slot) -> None:

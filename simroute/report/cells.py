@@ -6,7 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from simroute.report.text import BASES, UNKNOWN, lost, milliseconds, number, percent, ranged, state, usd
+from simroute.report.text import (
+    BASES,
+    UNKNOWN,
+    count,
+    lost,
+    milliseconds,
+    number,
+    percent,
+    ranged,
+    resent,
+    state,
+    usd,
+)
 from simroute.results.compare import Summary, floor_kept, meets
 
 
@@ -58,10 +70,11 @@ def comparison(ranked: Sequence[Summary], target: float) -> Grid:
         (Header("goodput", "per second"), _number("goodput_rps", number)),
         (Header("tokens out", "per second"), _number("output_tokens_per_s", number)),
         (Header("not answered"), lambda s: Cell(f"{lost(s):,}", "warn" if lost(s) else "")),
+        *_ended(ranked),
         (Header("preemptions"), lambda s: Cell(f"{s['preemptions']:,}")),
         (Header("quality"), lambda s: Cell(number(s["quality"]["mean"]))),
         (Header("floor kept"), lambda s: attainment(floor_kept(s), target)),
-        (Header("GPUs"), lambda s: Cell(str(s["gpus"]))),
+        (Header("GPUs"), lambda s: Cell(count(s["gpus"]))),
         (Header("GPU busy"), lambda s: _filled(s["gpu_busy"])),
         (Header("mean", "KV use"), lambda s: _filled(s["kv_usage"]["mean"])),
         (Header("p99", "KV use"), lambda s: _filled(s["kv_usage"]["p99"])),
@@ -128,10 +141,10 @@ def pools(summary: Summary) -> Grid:
         [
             Cell(name),
             Cell(pool["gpu"]),
-            Cell(str(pool["replicas"])),
-            Cell(str(pool["gpus"])),
+            Cell(count(pool["replicas"])),
+            Cell(count(pool["gpus"])),
             _filled(pool["requests_share"]),
-            _filled(pool["gpu_busy"]),
+            _filled(pool["gpu_busy"] if pool["gpus"] else None),
             _filled(pool["kv_usage"]["mean"]),
             _filled(pool["kv_usage"]["p99"]),
             Cell(percent(pool["prefix_hit_rate"])),
@@ -180,6 +193,18 @@ def _latency(
         return Header(point, group), _number(f"{key}.{point}", form)
 
     return [column(point) for point in ("p50", "p90", "p99")]
+
+
+def _ended(summaries: Sequence[Summary]) -> list[tuple[Header, Callable[[Summary], Cell]]]:
+    """How many failed, were cancelled and were sent more than once: each column only where some were."""
+
+    def column(name: str) -> tuple[Header, Callable[[Summary], Cell]]:
+        return Header(name, "of these"), lambda summary: Cell(f"{summary['requests'][name]:,}")
+
+    columns = [column(name) for name in ("failed", "cancelled") if any(s["requests"][name] for s in summaries)]
+    if any(map(resent, summaries)):
+        columns.append((Header("attempts"), lambda summary: Cell(f"{summary['attempts']:,}")))
+    return columns
 
 
 def _number(name: str, form: Callable[[float | None], str]) -> Callable[[Summary], Cell]:

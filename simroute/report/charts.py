@@ -43,6 +43,30 @@ class Chart(NamedTuple):
     figure: dict[str, Any]
 
 
+class TimeAxis(NamedTuple):
+    """The time axis that the charts of a run's load share: its unit, its layout, and what it leaves out."""
+
+    unit_s: float
+    unit: str
+    layout: dict[str, Any]
+    note: str
+
+    def hover(self, value: str) -> str:
+        """The text of a point: its time, and `value` in plotly's notation."""
+        return f"%{{x:.3~g}} {self.unit}: {value}"
+
+
+def time_axis(data: ReportInput) -> TimeAxis:
+    """From 0 to the end of the longest run, or to a multiple of the traffic's length where one drowns for long."""
+    end_s = max((float(run.timeline.t_s.max(initial=0.0)) for _, run in data.results), default=0.0)
+    known = [run.arrival_s[np.isfinite(run.arrival_s)] for _, run in data.results]
+    traffic_s = max((float(arrival_s.max(initial=0.0)) for arrival_s in known), default=0.0)
+    shown_s = min(end_s, _LONGEST_DRAIN * traffic_s) or end_s
+    unit_s, unit = time_unit(shown_s)
+    note = f"first {shown_s / unit_s:.3g} of {end_s / unit_s:.3g} {unit}" if shown_s < end_s else ""
+    return TimeAxis(unit_s, unit, {"xaxis": {"ticksuffix": f" {unit}", "range": [0, shown_s / unit_s]}}, note)
+
+
 def colours(policies: Sequence[str]) -> dict[str, str]:
     """A colour for each policy, in the scenario's order."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(policies)}
@@ -65,22 +89,17 @@ def _cdfs(data: ReportInput) -> Iterator[Chart]:
             "shapes": [_target_line(limit_s) for limit_s in targets],
         }
         note = f"targets: {', '.join(f'{limit_s:g}' for limit_s in targets)} s" if targets else ""
-        yield Chart("latency", key, title, note, _lines(data, curves, layout, "%{x:.3~g} s: %{y:.1%}"))
+        yield Chart("latency", key, title, note, lines(data, curves, layout, "%{x:.3~g} s: %{y:.1%}"))
 
 
 def _loads(data: ReportInput) -> Iterator[Chart]:
     loads = [load(run) for _, run in data.results]
-    end_s = max((float(run.timeline.t_s.max(initial=0.0)) for _, run in data.results), default=0.0)
-    traffic_s = max((float(run.arrival_s.max(initial=0.0)) for _, run in data.results), default=0.0)
-    shown_s = min(end_s, _LONGEST_DRAIN * traffic_s) or end_s
-    unit_s, unit = time_unit(shown_s)
-    note = f"first {shown_s / unit_s:.3g} of {end_s / unit_s:.3g} {unit}" if shown_s < end_s else ""
+    axis = time_axis(data)
     for key, title in _LOADS:
-        curves = [Curve(each.t_s / unit_s, _samples(each, key)) for each in loads]
-        yaxis = {"rangemode": "tozero", "tickformat": ".0%" if key == "kv_usage" else ",~g"}
-        layout = {"xaxis": {"ticksuffix": f" {unit}", "range": [0, shown_s / unit_s]}, "yaxis": yaxis}
+        curves = [Curve(each.t_s / axis.unit_s, _samples(each, key)) for each in loads]
+        layout = axis.layout | {"yaxis": {"rangemode": "tozero", "tickformat": ".0%" if key == "kv_usage" else ",~g"}}
         value = "%{y:.1%}" if key == "kv_usage" else "%{y:,.0f}"
-        yield Chart("load", key, title, note, _lines(data, curves, layout, f"%{{x:.3~g}} {unit}: {value}"))
+        yield Chart("load", key, title, axis.note, lines(data, curves, layout, axis.hover(value)))
 
 
 def _bars(data: ReportInput) -> Iterator[Chart]:
@@ -100,8 +119,16 @@ def _bars(data: ReportInput) -> Iterator[Chart]:
     yield Chart("cost", "share", "Which pool answered", "share of requests", stacked)
 
 
-def _lines(data: ReportInput, curves: Sequence[Curve], layout: dict[str, Any], hover: str) -> dict[str, Any]:
-    """One line a policy, the best one drawn last and thicker."""
+def lines(
+    data: ReportInput,
+    curves: Sequence[Curve],
+    layout: Mapping[str, Any],
+    hover: str,
+    *,
+    shape: str = "linear",
+    more: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """One line a policy, the best one drawn last and thicker; `more` are plotly's traces drawn over them."""
     ranked = [summary["policy"] for summary in rank(data.summaries, data.target)]
     shades = colours([summary["policy"] for summary in data.summaries])
     of_policy = dict(zip(shades, curves, strict=True))
@@ -112,12 +139,12 @@ def _lines(data: ReportInput, curves: Sequence[Curve], layout: dict[str, Any], h
             "name": policy,
             "x": of_policy[policy].x.astype(np.float32),
             "y": of_policy[policy].y.astype(np.float32),
-            "line": {"color": shades[policy], "width": 3 if policy == ranked[0] else 1.6},
+            "line": {"color": shades[policy], "width": 3 if policy == ranked[0] else 1.6, "shape": shape},
             "hovertemplate": f"<b>{policy}</b><br>{hover}<extra></extra>",
         }
         for policy in reversed(ranked)
     ]
-    return figure(traces, layout)
+    return figure([*traces, *more], layout)
 
 
 def _stacked(

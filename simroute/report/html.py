@@ -11,9 +11,11 @@ from typing import Any
 
 from simroute.report import cells
 from simroute.report.charts import charts, colours
+from simroute.report.fleet import fleet_charts, lived
 from simroute.report.inputs import ReportInput
 from simroute.report.text import (
     collected_notes,
+    count,
     estimates,
     interval,
     milliseconds,
@@ -50,7 +52,8 @@ def page(template: str, context: Mapping[str, Any]) -> str:
 def _context(data: ReportInput) -> dict[str, Any]:
     summaries = data.summaries
     ranked = rank(summaries, data.target)
-    drawn = charts(data)
+    changes = lived(ranked), fleet_charts(data)
+    drawn = [*charts(data), *changes[1]]
     return {
         "scenario": data.scenario,
         "description": data.description,
@@ -67,6 +70,8 @@ def _context(data: ReportInput) -> dict[str, Any]:
             cells.quality_by_class(ranked, data.target),
             *cells.tenants(ranked, data.target),
         ],
+        "lived": changes[0],
+        "living": any(changes),
         "pools": [cells.pools(summary) for summary in ranked],
         "charts": drawn,
         "figures": {chart.key: chart.figure for chart in drawn},
@@ -109,11 +114,12 @@ def _tiles(best: Summary) -> list[tuple[str, str, str]]:
 
 
 def _gpus(pools: Mapping[str, Any]) -> str:
-    """GPUs by kind: `3 H100 + 4 L40S`."""
-    kinds: dict[str, int] = {}
+    """GPUs by kind: `3 H100 + 4 L40S`; means where pools change, nothing for other people's endpoints."""
+    kinds: dict[str, float] = {}
     for pool in pools.values():
-        kinds[pool["gpu"]] = kinds.get(pool["gpu"], 0) + pool["gpus"]
-    return " + ".join(f"{count} {gpu}" for gpu, count in kinds.items())
+        if pool["gpus"]:
+            kinds[pool["gpu"]] = kinds.get(pool["gpu"], 0) + pool["gpus"]
+    return " + ".join(f"{count(gpus)} {gpu}" for gpu, gpus in kinds.items())
 
 
 def _with_unit(text: str, unit: str) -> str:

@@ -14,12 +14,15 @@ from simroute.report.cells import several_tenants
 from simroute.report.text import (
     ESTIMATED_MARK,
     collected_notes,
+    count,
     estimates,
+    lives,
     milliseconds,
     number,
     percent,
     ranged,
     replicated,
+    resent,
     state,
     usd,
 )
@@ -112,11 +115,16 @@ _SERVICE: list[Column] = [
     ("\nstate", state),
     ("\ncompleted", lambda s: f"{s['requests']['completed']:,}"),
     ("\nrejected", lambda s: f"{s['requests']['rejected']:,}"),
+]
+_FAILED: Column = ("\nfailed", lambda s: f"{s['requests']['failed']:,}")
+_CANCELLED: Column = ("\ncancelled", lambda s: f"{s['requests']['cancelled']:,}")
+_REST: list[Column] = [
     ("\nunfinished", lambda s: f"{s['requests']['unfinished']:,}"),
     ("\npreempted", lambda s: f"{s['preemptions']:,}"),
 ]
+_ATTEMPTS: Column = ("\nattempts", lambda s: f"{s['attempts']:,}")
 _COST: list[Column] = [
-    ("\nGPUs", lambda s: str(s["gpus"])),
+    ("\nGPUs", lambda s: count(s["gpus"])),
     ("USD\na month", lambda s: ranged(usd, s, "cost_usd_per_month")),
     ("USD per 1M\noutput tokens", lambda s: ranged(usd, s, "cost_usd_per_1m_output_tokens")),
     ("\nquality", lambda s: number(s["quality"]["mean"])),
@@ -125,6 +133,14 @@ _COST: list[Column] = [
     ("KV use\nmean", lambda s: percent(s["kv_usage"]["mean"])),
     ("\np99", lambda s: percent(s["kv_usage"]["p99"])),
     ("prefix\nhits", lambda s: percent(s["prefix_hit_rate"])),
+]
+_LIVES: list[Column] = [
+    ("\nstarts", lambda s: f"{s['fleet']['starts']:,}"),
+    ("crashed\nor lost", lambda s: f"{s['fleet']['crashes']:,}"),
+    ("ready of\npaid time", lambda s: percent(s["fleet"]["ready_share"])),
+    ("without\na replica", lambda s: percent(s["fleet"]["without_replica_share"])),
+    ("most\nheld", lambda s: f"{s['fleet']['most_held']:,}"),
+    ("tokens,\nUSD a run", lambda s: usd(s["fleet"]["token_usd"])),
 ]
 _TENANTS: list[Column] = [
     ("\ntenants", lambda s: str(s["fairness"]["tenants"])),
@@ -138,9 +154,18 @@ _MEETING: Column = ("replicates\nwithin", lambda s: f"{s['replicates']['meets_ta
 
 def _tables(summaries: Sequence[Summary]) -> list[tuple[str, list[Column]]]:
     """The tables to print: titles and columns."""
-    meeting = [_MEETING] if summaries and all("replicates" in s for s in summaries) else []
-    tables = [("Latency", _LATENCY), ("Service", [*_SERVICE[:1], *meeting, *_SERVICE[1:]]), ("Fleet and cost", _COST)]
+    tables = [("Latency", _LATENCY), ("Service", _service(summaries)), ("Fleet and cost", _COST)]
+    tables += [("Replicas", _LIVES)] if any(map(lives, summaries)) else []
     return [*tables, ("Tenants", _TENANTS)] if several_tenants(summaries) else tables
+
+
+def _service(summaries: Sequence[Summary]) -> list[Column]:
+    """What became of the requests; endings that no fixed fleet knows only where there are some."""
+    meeting = [_MEETING] if summaries and all("replicates" in s for s in summaries) else []
+    failed = [_FAILED] if any(s["requests"]["failed"] for s in summaries) else []
+    cancelled = [_CANCELLED] if any(s["requests"]["cancelled"] for s in summaries) else []
+    attempts = [_ATTEMPTS] if any(map(resent, summaries)) else []
+    return [*_SERVICE[:1], *meeting, *_SERVICE[1:], *failed, *cancelled, *_REST, *attempts]
 
 
 def _extreme(summary: Summary, key: str, choose: Callable[..., str]) -> str:

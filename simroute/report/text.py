@@ -29,6 +29,13 @@ def number(value: float | None, scale: float = 1.0) -> str:
     return f"{scaled:,.{decimals}f}"
 
 
+def count(value: float | None) -> str:
+    """How many of something there are: a whole number as it is, a mean over time to three significant digits."""
+    if value is None:
+        return UNKNOWN
+    return str(int(value)) if float(value).is_integer() else number(value)
+
+
 def milliseconds(value_s: float | None) -> str:
     """Seconds as a number of milliseconds."""
     return number(value_s, 1e3)
@@ -103,14 +110,38 @@ def state(summary: Summary) -> str:
 def lost(summary: Summary) -> int:
     """Requests that arrived and were not answered."""
     requests: dict[str, int] = summary["requests"]
-    return requests["rejected"] + requests["unfinished"]
+    return requests["arrived"] - requests["completed"]
+
+
+def resent(summary: Summary) -> bool:
+    """Whether requests were sent to replicas more than once each."""
+    sent: int = summary["attempts"]
+    requests: dict[str, int] = summary["requests"]
+    return sent > requests["arrived"] - requests["rejected"]
+
+
+def lives(summary: Summary) -> bool:
+    """Whether anything happened to the replicas, or to requests because of them, that a fixed fleet does not know."""
+    fleet = summary["fleet"]
+    idle = fleet["ready_share"] is not None and fleet["ready_share"] < 1
+    return bool(idle or fleet["crashes"] or fleet["most_held"] or fleet["token_usd"])
+
+
+def ends(summary: Summary) -> list[str]:
+    """Why requests got no answer, a line for each way to end."""
+    ways = (("rejected", "reject_reasons"), ("failed", "failure_reasons"), ("cancelled", "cancel_reasons"))
+    return [
+        f"{way}: {', '.join(f'{reason} ({requests:,})' for reason, requests in found.items())}"
+        for way, key in ways
+        if (found := summary.get(key))
+    ]
 
 
 def collected_notes(summaries: Sequence[Summary], general: Sequence[str] = ()) -> list[str]:
-    """The general notes, then every policy's, once each: without names when it holds for all of them."""
+    """The general notes, then every policy's and its reasons, once each: without names when all policies say so."""
     holders: dict[str, list[str]] = {}
     for summary in summaries:
-        for note in summary["notes"]:
+        for note in (*summary["notes"], *ends(summary)):
             holders.setdefault(note, []).append(summary["policy"])
     notes = list(general)
     for note, policies in holders.items():

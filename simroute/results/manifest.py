@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from functools import cache
 from importlib import metadata
 
 from simroute.workload.trace import Trace
@@ -28,13 +29,15 @@ _COLUMNS = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of every package that can move a number; `unknown` for one that is not installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def trace_sha256(trace: Trace) -> str:

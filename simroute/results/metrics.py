@@ -215,7 +215,9 @@ def _cost(replicas: Sequence[ReplicaTotals], duration_s: float, output_tokens: i
 
 def _mean_gpus(replicas: Sequence[ReplicaTotals], duration_s: float) -> float:
     """GPUs that were paid for, averaged over the run: a whole number of a fleet that never changes."""
-    return _whole(_ratio(sum(r.gpus * r.billed_s for r in replicas), duration_s))
+    if not duration_s:
+        return sum(r.gpus for r in replicas if r.starts)
+    return _whole(sum(r.gpus * r.billed_s for r in replicas) / duration_s)
 
 
 def _whole(number: float) -> float:
@@ -352,7 +354,9 @@ def _by_pool(run: FleetRun, step_times: Mapping[str, StepTimes], beyond: Mapping
 
 def _mean_replicas(members: Sequence[ReplicaTotals], duration_s: float) -> float:
     """Replicas that took requests, averaged over the run."""
-    return _whole(_ratio(sum(r.ready_s for r in members), duration_s))
+    if not duration_s:
+        return sum(1 for r in members if r.starts)
+    return _whole(sum(r.ready_s for r in members) / duration_s)
 
 
 def _notes(run: FleetRun, label: Stability, top: float, tenants: int) -> list[str]:

@@ -110,12 +110,12 @@ class Built:
         return fleet_options(self.scenario, self.targets(), lambda: self.policy(spec, seed, members))
 
 
-def build(scenario: Scenario) -> Built:
-    """Read the traces and look up the hardware.
+def build(scenario: Scenario, trace: Trace | None = None) -> Built:
+    """Read the traces and look up the hardware; a `trace` given is replayed in place of what the traffic says.
 
     Raises TraceError, CatalogueError, CalibrationError, CapacityError and UsageError as the rooms below do.
     """
-    trace = traffic_of(scenario.traffic)
+    trace = traffic_of(scenario.traffic) if trace is None else trace
     _check_blocks(scenario, trace)
     _check_scrapes(scenario, trace)
     _check_failures(scenario, trace)
@@ -144,6 +144,7 @@ def build(scenario: Scenario) -> Built:
             *(note for v in variants for note in v.notes),
             *basis_notes(pools, variants),
             *_doubts(trace, pools, targets),
+            *_idle_clients(scenario, trace),
         ),
     )
 
@@ -183,20 +184,30 @@ def _check_blocks(scenario: Scenario, trace: Trace) -> None:
 
 
 def _check_scrapes(scenario: Scenario, trace: Trace) -> None:
-    """Refuse what would never finish: each scrape costs time, whether or not a request arrives."""
-    interval_s = scenario.router.scrape_interval_s
+    """Refuse what would never finish: each look costs time, whether or not a request arrives."""
+    router, signals = scenario.router, scenario.router.signals
+    looks = [("router.scrape_interval_s", "scrapes", router.scrape_interval_s)]
+    looks += [(f"router.signals.{name}.interval_s", "scrapes", spec.interval_s) for name, spec in signals if spec]
+    for i, pool in enumerate(scenario.pools):
+        if pool.autoscale is not None:
+            looks.append((f"pools[{i}].autoscale.interval_s", "decisions", pool.autoscale.interval_s))
     span_s = min(trace.duration_s, scenario.horizon_s or trace.duration_s)
-    scrapes = span_s / interval_s if interval_s else 0.0
-    if scrapes > MOST_SCRAPES:
-        raise UsageError(
-            f"router.scrape_interval_s: {interval_s:g} s means {scrapes:,.0f} scrapes in {span_s:,.0f} s of traffic, "
-            f"which would never finish: at most {MOST_SCRAPES:,}; raise it, or give 0 to see the present"
-        )
+    for where, what, interval_s in looks:
+        count = span_s / interval_s if interval_s else 0.0
+        if count > MOST_SCRAPES:
+            live = "raise it" if what == "decisions" else "raise it, or give 0 to see the present"
+            raise UsageError(
+                f"{where}: {interval_s:g} s means {count:,.0f} {what} in {span_s:,.0f} s of traffic, "
+                f"which would never finish: at most {MOST_SCRAPES:,}; {live}"
+            )
 
 
 def _check_failures(scenario: Scenario, trace: Trace) -> None:
     """Refuse what would go wrong when nobody is there any longer."""
-    end_s = min(float(trace.arrival_s[-1]), scenario.horizon_s or math.inf)
+    clients, horizon_s = scenario.clients, scenario.horizon_s or math.inf
+    closed = clients.users is not None or clients.wait_in_session  # then the trace's times are no more than a plan
+    last_s = math.inf if closed else float(trace.arrival_s[-1])
+    end_s, end = (last_s, "last arrival") if last_s <= horizon_s else (horizon_s, "horizon")
     failures = scenario.failures
     planned: dict[str, Sequence[OutageSpec | StragglerSpec | RouterRestartSpec]] = {
         "outages": failures.outages,
@@ -207,13 +218,20 @@ def _check_failures(scenario: Scenario, trace: Trace) -> None:
         for i, item in enumerate(items):
             if item.at_s > end_s:
                 raise UsageError(
-                    f"failures.{what}[{i}].at_s: {item.at_s:g} s is after the last arrival ({end_s:,.0f} s): "
+                    f"failures.{what}[{i}].at_s: {item.at_s:g} s is after the {end} ({end_s:,.0f} s): "
                     f"give a time within the traffic"
                 )
 
 
 def _scores(table: TableQuality, variant: Named, classes: Sequence[str]) -> dict[str, tuple[float, float, float]]:
     return {name: (row.mean, row.low, row.high) for name in classes if (row := table.find(variant, name))}
+
+
+def _idle_clients(scenario: Scenario, trace: Trace) -> list[str]:
+    """What is said of clients and means nothing for this traffic."""
+    if scenario.clients.wait_in_session and not (trace.session >= 0).any():
+        return ["clients.wait_in_session changes nothing: no request of the traffic belongs to a session"]
+    return []
 
 
 def _doubts(trace: Trace, pools: Sequence[Pool], slo: Mapping[str, Slo]) -> list[str]:

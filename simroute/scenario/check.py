@@ -17,10 +17,11 @@ from pydantic import BaseModel, ValidationError
 
 from simroute.errors import SimrouteError, unknown
 from simroute.hardware import catalogue
+from simroute.policy.context import Targets
 from simroute.policy.routing import PolicyContext, check_options, make_policy, policy_class
 from simroute.policy.snapshot import VariantInfo
 from simroute.rng import stream
-from simroute.scenario.check_fleet import FleetParts, fleet_problems
+from simroute.scenario.check_fleet import FleetParts, fleet_doubts, fleet_problems
 from simroute.scenario.fleet_models import ExternalSpec, FailuresSpec, RouterSpec
 from simroute.scenario.models import (
     NO_CALIBRATION,
@@ -35,6 +36,7 @@ from simroute.scenario.models import (
 from simroute.scenario.quality import Named, given_rows, quality_table
 from simroute.scenario.source import Keys, Problem
 from simroute.scenario.variants import look_up, variant_of
+from simroute.workload.columns import DEFAULT_NAME
 from simroute.workload.formats import FORMATS, is_trace_folder
 
 M = TypeVar("M", bound=BaseModel)
@@ -234,20 +236,26 @@ def _floors_within_reach(parts: Parts) -> Iterator[Problem]:
     given = given_rows(parts.matrix, variants.values()) if parts.matrix else ()
     table = quality_table(variants.values(), list(parts.quality.values()), given)
     for request_class, wanted in parts.classes.items():
-        if wanted.quality_floor is None:
+        floor = wanted.quality_floor
+        if floor is None:
             continue
         keys = ("classes", request_class, "quality_floor")
-        found = {name: row for name, v in variants.items() if (row := table.find(v, request_class))}
-        for name in variants.keys() - found.keys():
-            yield Problem(
-                keys, f"quality of pool {name} for {request_class} is unknown and counts as 0: add it to quality"
-            )
-        best = max(found.values(), key=lambda row: row.mean, default=None)
-        if best is None or best.mean < wanted.quality_floor:
-            reach = (
-                "nothing is known" if best is None else f"the best, {best.model} {best.quantization}, has {best.mean:g}"
-            )
-            yield Problem(keys, f"no pool reaches {wanted.quality_floor:g}: {reach}")
+        rows = {name: row for name, v in variants.items() if (row := table.find(v, request_class))}
+        found = [(row.mean, f"{row.model} {row.quantization}") for row in rows.values()]
+        unknown_at = [(name, "quality") for name in variants.keys() - rows.keys()]
+        for i, spec in parts.external.items():
+            mean = spec.quality.get(request_class, spec.quality.get(DEFAULT_NAME))
+            if mean is None:
+                unknown_at.append((spec.name, f"external[{i}].quality"))
+            else:
+                found.append((mean, f"{spec.model} at {spec.name}"))
+        for name, where in unknown_at:
+            what = f"quality of pool {name} for {request_class}"
+            yield Problem(keys, f"{what} is unknown and counts as 0: add it to {where}")
+        best, who = max(found, default=(0.0, ""))
+        if best < floor:
+            reach = f"the best, {who}, has {best:g}" if who else "nothing is known"
+            yield Problem(keys, f"no pool reaches {floor:g}: {reach}")
 
 
 def _refusals(keys: Keys, action: Callable[[], object]) -> Iterator[Problem]:
@@ -284,7 +292,16 @@ def _listed(values: Sequence[float]) -> str:
 
 def _fleet(parts: Parts) -> Iterator[Problem]:
     """How the fleet lives."""
-    yield from fleet_problems(FleetParts(parts.pools, parts.external, parts.router, parts.failures))
+    yield from fleet_problems(_fleet_parts(parts))
+
+
+def _fleet_doubts(parts: Parts) -> Iterator[Problem]:
+    yield from fleet_doubts(_fleet_parts(parts))
+
+
+def _fleet_parts(parts: Parts) -> FleetParts:
+    targets = {name: Targets(**spec.slo.model_dump()) for name, spec in parts.classes.items() if spec.slo is not None}
+    return FleetParts(parts.pools, parts.router, parts.failures, targets, parts.every_pool)
 
 
 _CHECKS = (
@@ -299,4 +316,4 @@ _CHECKS = (
     _quality_stated_once,
     _matrix_readable,
 )
-_DOUBTS = (_floors_within_reach,)
+_DOUBTS = (_floors_within_reach, _fleet_doubts)

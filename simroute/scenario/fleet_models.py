@@ -149,6 +149,12 @@ class ClientsSpec(Part):
     def _one_loop(self) -> ClientsSpec:
         if self.users is not None and self.wait_in_session:
             raise ValueError("give users or wait_in_session, not both")
+        open_loop = self.users is None and not self.wait_in_session
+        for what, given in (("think_s needs", self.think_s), ("tools and tool_s need", self.tools or self.tool_s)):
+            if given and open_loop:
+                raise ValueError(f"{what} users or wait_in_session: others send at the trace's times")
+        if self.tool_s and not self.tools:
+            raise ValueError("tool_s needs tools, the request classes whose answers are tool calls")
         return self
 
 

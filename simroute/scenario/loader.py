@@ -1,16 +1,17 @@
 """Scenario file to checked `Scenario`: every problem at once, each with file, line, column and path.
 
-Owns the wording of type and range errors. Imports errors and, of this room, models, source and check.
+Owns the wording of type and range errors. Imports errors, yamlfile and, of this room, models, source and check.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +19,9 @@ from simroute.errors import ScenarioError, unknown
 from simroute.scenario import check
 from simroute.scenario.models import NO_CALIBRATION, Scenario
 from simroute.scenario.source import Keys, Problem, Source
+from simroute.yamlfile import parse
+
+M = TypeVar("M", bound=BaseModel)
 
 _BOUNDS = {
     "greater_than_equal": ("≥", "ge"),
@@ -65,32 +69,48 @@ def read(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[st
         source.put(("traffic", "traces", i, "path"), os.path.abspath(trace), f"--trace {trace}")
     for assignment in overrides:
         source.override(assignment)
-    _resolve_paths(source.data, Path(path).parent)
+    resolve_paths(source.data, Path(path).parent)
     return _validate(source)
 
 
+def changed(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:
+    """`scenario` with other values at these paths (as in overrides: `pools[cheap].replicas`), checked anew.
+
+    Relative paths of files start at the working directory. Raises ScenarioError and UsageError as `load` does.
+    """
+    written = json.dumps(scenario.model_dump(mode="json"))
+    source = Source(Path(scenario.name), parse(written, text_keys=True))
+    for path, value in values.items():
+        source.override(f"{path}={json.dumps(value)}")
+    return _validate(source).scenario
+
+
 def _validate(source: Source) -> Loaded:
-    try:
-        scenario = Scenario.model_validate(source.data)
-        problems = []
-    except ValidationError as error:
-        scenario = None
-        problems = [p for e in error.errors(include_url=False) if (p := _explain(dict(e))) is not None]
+    scenario, problems = validated(source.data, Scenario)
     parts = check.parts_of(source.data)
     problems += check.problems(parts)
-    problems = [problem._replace(keys=_as_written(problem.keys, source.data)) for problem in problems]
+    problems = [problem._replace(keys=as_written(problem.keys, source.data)) for problem in problems]
     if problems or scenario is None:
         raise ScenarioError([source.locate(p) for p in sorted(problems, key=source.position)])
     return Loaded(scenario, tuple(source.locate(p) for p in check.warnings(parts)))
 
 
-def _as_written(keys: Keys, data: Mapping[str, Any]) -> Keys:
+def validated(data: Any, model: type[M]) -> tuple[M | None, list[Problem]]:
+    """`data` as a `model`, the root of a file; or None and what is wrong with its shape, types and ranges."""
+    try:
+        return model.model_validate(data), []
+    except ValidationError as error:
+        found = (_explain(dict(each), model) for each in error.errors(include_url=False))
+        return None, [problem for problem in found if problem is not None]
+
+
+def as_written(keys: Keys, data: Mapping[str, Any]) -> Keys:
     """`keys` as the file has them: assumptions about quality may stand in `quality` itself, as a bare list."""
     bare = keys[:2] == ("quality", "assumed") and isinstance(data.get("quality"), list)
     return ("quality", *keys[2:]) if bare else keys
 
 
-def _resolve_paths(data: dict[str, Any], base: Path) -> None:
+def resolve_paths(data: dict[str, Any], base: Path) -> None:
     """Let relative paths of traces, calibrations, matrices and models' config.json start at the scenario file."""
     traffic = data.get("traffic")
     traces = traffic.get("traces") if isinstance(traffic, dict) else None
@@ -114,13 +134,13 @@ def _is_path(field: str, value: str) -> bool:
     return value.endswith(".json") if field == "model" else value not in ("", NO_CALIBRATION)
 
 
-def _explain(error: Mapping[str, Any]) -> Problem | None:
+def _explain(error: Mapping[str, Any], root: type[BaseModel]) -> Problem | None:
     """A pydantic error in the project's words; None for one that only follows from another."""
     keys, kind, got = tuple(error["loc"]), error["type"], error["input"]
     if kind == "extra_forbidden":
-        return Problem(keys, unknown("field", str(keys[-1]), _fields(keys[:-1])), on_key=True)
+        return Problem(keys, unknown("field", str(keys[-1]), _fields(keys[:-1], root)), on_key=True)
     if kind == "missing":
-        return Problem(keys, "missing: " + _description(keys))
+        return Problem(keys, "missing: " + _description(keys, root))
     if kind == "too_short" and got:
         return None
     if kind == "too_long":
@@ -153,19 +173,19 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _fields(keys: Keys) -> list[str]:
-    model = _model_at(keys)
+def _fields(keys: Keys, root: type[BaseModel]) -> list[str]:
+    model = _model_at(keys, root)
     return list(model.model_fields) if model else []
 
 
-def _description(keys: Keys) -> str:
-    model = _model_at(keys[:-1])
+def _description(keys: Keys, root: type[BaseModel]) -> str:
+    model = _model_at(keys[:-1], root)
     return (model.model_fields[str(keys[-1])].description or "").rstrip(".") if model else "needed here"
 
 
-def _model_at(keys: Keys) -> type[BaseModel] | None:
-    """The model that describes the mapping at `keys`, found by walking the annotations."""
-    kind: Any = Scenario
+def _model_at(keys: Keys, root: type[BaseModel]) -> type[BaseModel] | None:
+    """The model that describes the mapping at `keys`, found by walking the annotations from `root`."""
+    kind: Any = root
     for key in keys:
         kind = kind.model_fields[key].annotation if _is_model(kind) else _item(kind)
         if not _is_model(kind):

@@ -70,8 +70,8 @@ def replay(
     """
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     shared = _Shared(task, context.RawArray("d", items), context.RawValue("b", 0))
-    workers = min(jobs or _cpus(), items)
-    with _interruptible(shared.stop_flag):
+    workers = min(jobs or cpus(), items)
+    with interruptible(shared.stop_flag):
         if workers > 1:
             return _in_processes(shared, items, workers, context, progress)
         shared.progress = progress
@@ -120,13 +120,17 @@ def _do(item: int) -> Any:
     return _worker.do(item)
 
 
-def _cpus() -> int:
+def cpus() -> int:
+    """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def _interruptible(stop_flag: Any) -> Iterator[None]:
-    """While inside, the first Ctrl-C sets `stop_flag`; the second acts as usual. Only the main thread gets signals."""
+def interruptible(stop_flag: Any) -> Iterator[None]:
+    """While inside, the first Ctrl-C sets `stop_flag.value`; the second acts as usual.
+
+    Only the main thread gets signals: elsewhere nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

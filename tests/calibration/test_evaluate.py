@@ -149,7 +149,7 @@ def test_an_endpoint_that_is_not_there_or_is_something_else_is_refused(serving):
     server.server_close()
     with pytest.raises(UsageError, match=rf"{gone}/v1/models: .*refused.* \(tried {TRIES} times\)"):
         evaluate(endpoint(server), tasks(a="yes"), "m", "s")
-    for url in ("localhost:8000", "ftp://host", "http://"):
+    for url in ("localhost:8000", "ftp://host", "http://", "http://host:port", "http://[::1"):
         with pytest.raises(UsageError, match="must be http://host:port or https://host"):
             Endpoint(url)
 

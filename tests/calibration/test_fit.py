@@ -150,6 +150,23 @@ def test_the_distribution_of_errors_is_in_the_file(calibration):
     assert shares[95] - shares[5] == pytest.approx(2 * 1.645 * 0.02, rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"engine_args": {"gpu_memory_utilization": 1.5}},
+            "gpu_memory_utilization: input should be less than or equal",
+        ),
+        ({"engine_args": {"gpu_memory_utilization": "all"}}, "gpu_memory_utilization: input should be a valid number"),
+        ({"num_gpu_blocks": 1}, "num_gpu_blocks: input should be greater than or equal to 2, got 1"),
+    ],
+)
+def test_a_cache_that_no_engine_has_is_one_line(run, change, said):
+    odd = Run(run.meta.model_copy(update=change), run.iterations, run.requests, "run")
+    with pytest.raises(CalibrationError, match=f"meta.json: {said}"):
+        fit([odd])
+
+
 def test_requests_alone_are_refused(run):
     with pytest.raises(CalibrationError, match="run: has requests but no iterations"):
         fit([Run(run.meta, run.iterations.head(0), run.requests, "run")])

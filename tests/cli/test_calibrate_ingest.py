@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from calibration.test_ingest import LOG, guidellm_report, guidellm_request, serve_result, shapes
 
-from simroute.calibration.runs import read_run
+from calibration import synthetic
+from simroute.calibration.runs import read_run, write_run
 
 ENGINE = ("--gpu", "H100", "--scheme", "bf16", "--set", "num_gpu_blocks=1001")
 
@@ -61,3 +63,12 @@ def test_bad_input_is_one_line_and_writes_nothing(simroute, files, arguments, me
     assert done.err.count("\n") == 1
     assert message in done.err
     assert not (files / "run").exists()
+
+
+def test_what_was_measured_is_not_written_over(simroute, files):
+    run = synthetic.run()
+    write_run(replace(run, meta=run.meta.model_copy(update={"plan": {"seed": 0}})), files / "run")
+    done = simroute("calibrate", "ingest", "vllm-serve", "bench.json", "-o", "run", *ENGINE)
+    assert (done.code, done.out) == (2, "")
+    assert "run: holds a run of `simroute calibrate measure`: choose another -o" in done.err
+    assert len(read_run(files / "run").requests) == len(run.requests)

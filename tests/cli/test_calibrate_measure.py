@@ -34,6 +34,9 @@ def test_a_failing_server_is_one_line_and_an_exit_code(simroute):
     [
         ([], "give either --launch MODEL or --url URL"),
         (["--launch", "m", "--url", "http://x"], "give either --launch MODEL or --url URL"),
+        (["--url", "http://host:port"], "--url: must be http://HOST:PORT, got 'http://host:port'"),
+        (["--model-config", "no/config.json", "--dummy-weights"], "--model-config: no such file: no/config.json"),
+        (["--launch", "m", "--tp", "2"], "go with --url"),
         (["--url", "nonsense"], "--url: must be http://HOST:PORT, got 'nonsense'"),
         (["--url", "http://x", "--dummy-weights"], "need --launch"),
         (["--launch", "m", "--model-config", "c.json"], "add --dummy-weights"),

@@ -13,7 +13,7 @@ from simroute.hardware.calibration_file import save_calibration
 
 MEMORY = {
     "num_gpu_blocks": 400, "block_size": 16, "gpu_memory_utilization": 0.9, "max_model_len": 1024,
-    "max_num_batched_tokens": 512,
+    "max_num_batched_tokens": 512, "max_num_seqs": 16,
 }  # fmt: skip
 
 
@@ -77,10 +77,10 @@ def test_json_and_files(simroute, measured):
 
 
 def test_a_benchmark_is_validated_with_the_memory_of_the_calibration(simroute, measured):
-    done = simroute("calibrate", "validate", "good.yaml", "bench.json", "--set", "max_num_seqs=16", "--json")
+    done = simroute("calibrate", "validate", "good.yaml", "bench.json", "--json")
     assert done.code == 0
     document = json.loads(done.out)
-    assert document["engine"]["num_gpu_blocks"] == 400
+    assert (document["engine"]["num_gpu_blocks"], document["engine"]["max_num_seqs"]) == (400, 16)
     assert document["phases"]["bench"]["metrics"]["e2e_s"]["mean"]["ape"] < 1e-9
     save_calibration(synthetic.calibration(), measured / "bare.yaml")
     without = simroute("calibrate", "validate", "bare.yaml", "bench.json")

@@ -109,7 +109,7 @@ def test_wrong_usage_is_one_line(simroute, arguments, message):
 
 def test_ctrl_c_keeps_what_is_whole_and_says_so(simroute, folder, monkeypatch):
     parent, simulate = os.getpid(), scenario_run.simulate
-    monkeypatch.setattr("simroute.scenario.replay._cpus", lambda: 1)
+    monkeypatch.setattr("simroute.scenario.replay.cpus", lambda: 1)
     begun = []
 
     def interrupted(*arguments, stop, **named):

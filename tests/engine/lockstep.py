@@ -89,6 +89,7 @@ def drive(case: dict[str, Any], pool: type[BlockPool] | type[RunPool], blocks_pe
             scheduler.update(in_flight.popleft().finishing)
             yield {"step": step} | queues(scheduler)
         step += 1
+    assert not scheduler.pool._own, "somebody who has left is expected back"
 
 
 def check_lock_step(case: dict[str, Any], blocks_per_id: int = 1) -> list[dict[str, Any]]:

@@ -88,14 +88,26 @@ class Played:
             self.unfinished.append(request.index)
 
     def _lost(self, request: EngineRequest) -> None:
-        """Strike out a first token that never came; what came is known in other ways too."""
-        replica, now = self.replica, self.replica.env.now
-        first_s = self.first_token_s.get(request.index)
-        assert (first_s is not None and first_s < now) == (request.generated_tokens > 0)
-        if isinstance(replica, TokenByToken):
-            assert request.generated_tokens == sum(token_s < now for token_s in replica.token_s[request.index])
+        """Strike out a first token that never came."""
+        self._check(request, request.generated_tokens)
         if not request.generated_tokens:
             self.first_token_s.pop(request.index, None)
+
+    def _check(self, request: EngineRequest, generated_tokens: int) -> None:
+        """What has come of an answer is known in other ways too."""
+        replica, now = self.replica, self.replica.env.now
+        first_s = self.first_token_s.get(request.index)
+        assert (first_s is not None and first_s < now) == (generated_tokens > 0)
+        if isinstance(replica, TokenByToken):
+            assert generated_tokens == sum(token_s < now for token_s in replica.token_s[request.index])
+
+    def ask(self) -> None:
+        replica = self.replica
+        for request in (*replica.scheduler.running, *replica.scheduler.waiting):
+            if request.index not in self.aborted:
+                generated_tokens = replica.generated_tokens(request)
+                self._check(request, generated_tokens)
+                self.seen.append((request.index, generated_tokens))
 
     def look(self) -> None:
         replica = self.replica
@@ -127,6 +139,11 @@ def slow_down(factor: float) -> Action:
 def halt(played: Played) -> None:
     """The engine dies."""
     played.halt()
+
+
+def ask(played: Played) -> None:
+    """Take down how much of each answer has come."""
+    played.ask()
 
 
 def look(played: Played) -> None:

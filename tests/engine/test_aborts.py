@@ -108,6 +108,26 @@ def test_runs_decide_as_blocks_do(blocks_per_id):
         check_lock_step(with_aborts(random_case(seed), seed), blocks_per_id)
 
 
+@pytest.mark.parametrize("blocks_per_id", [1, 2])
+def test_also_where_many_write_the_same(blocks_per_id):
+    """Three prompts, each with its one answer, which half of the requests quote, over again.
+
+    Whose copy of a block is the older, and is hit, decides what is evicted.
+    """
+    for seed in range(60):
+        case = with_aborts(random_case(seed), seed, share=0.6)
+        rows = []
+        for i, row in enumerate(case["requests"]):
+            prompt = [[100 + i % 3, 9 + 4 * (i % 3)]]
+            quotes = [[500 + i % 3, 5 + i % 7], [900 + i, 2]] if i % 2 else []
+            arrival_step = row["arrival_step"] // 3
+            abort_step = row.get("abort_step", -1) - row["arrival_step"] + arrival_step
+            rows.append({"id": row["id"], "prompt_segments": prompt + quotes, "out_seed": 500 + i % 3 + 1000 * (i % 2)})
+            rows[-1] |= {"arrival_step": arrival_step, "max_tokens": 20, "priority": row["priority"]}
+            rows[-1] |= {"abort_step": abort_step}
+        check_lock_step(case | {"requests": rows}, blocks_per_id)
+
+
 def test_the_cases_abort_requests_wherever_they_can_be():
     met = set()
     for seed in range(60):

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from engine.script import Action, Played, abort, halt, look, play, slow_down
+from engine.script import Action, Played, abort, ask, halt, look, play, slow_down
 from fleet.drawn import drawn_engine, drawn_trace
 from fleet.fleets import GPU_LIKE, make_pool
 from hypothesis import event, given, settings
@@ -39,6 +39,7 @@ def drawn_script(rng: random.Random, trace: Trace, pool: Pool, exact: bool) -> S
     for _ in range(rng.choice([0, 0, 3, 10])):
         script.append((rng.uniform(0, end_s), slow_down(rng.choice([0.5, 1.0, 1.0, 3.0, 10.0]))))
     script.extend((rng.uniform(0, end_s), look) for _ in range(20))
+    script.extend((rng.uniform(0, end_s), ask) for _ in range(rng.choice([0, 0, 10, 300])))
     if rng.random() < 0.5:
         death_s = rng.uniform(0, end_s)
         script = [entry for entry in script if entry[0] < death_s] + [(death_s, halt)]

@@ -173,11 +173,11 @@ def test_a_preempted_request_goes(exact):
 
 
 def test_the_step_of_those_who_have_gone_is_carried_out(exact):
-    """a is alone and goes in s3: at 3 s nobody is left, but s4 executes until 4 s; b, of 3.2 s, begins then."""
-    script = [*arrivals((0.0, 4, 8), (3.2, 4, 2)), (2.5, abort(0)), (20.0, submit(2, 20.0, 4, 1))]
+    """a is alone and goes in s3: at 3 s nobody is left, but s4 executes until 4 s. b and c have come by then: s5."""
+    script = [*arrivals((0.0, 4, 8), (3.2, 4, 2), (3.5, 4, 1)), (2.5, abort(0)), (20.0, submit(3, 20.0, 4, 1))]
     played = drained(play(script, exact, **ASYNC))
-    assert played.first_token_s == {0: 1.0, 1: 5.0, 2: 21.0}
-    assert played.finish_s == {1: 6.0, 2: 21.0}
+    assert played.first_token_s == {0: 1.0, 1: 5.0, 2: 5.0, 3: 21.0}
+    assert played.finish_s == {1: 6.0, 2: 5.0, 3: 21.0}
     assert played.replica.busy_s == 7.0
     assert played.replica.idle_s == 14.0
 
@@ -281,14 +281,14 @@ def test_a_dead_engine_returns_nobody_whose_client_has_gone(exact):
 
 
 @BOTH
-def test_halt_from_within_an_observer(exact, config):
-    """a ends at 4 s and the engine is taken down at once, though b and c go on."""
-    script = arrivals((0.0, 4, 4), (0.0, 4, 20), (2.5, 4, 9))
-    played = play(script, exact, on_finish=Played.halt, **config)
-    drained(played)
+@pytest.mark.parametrize("late_s", [0.0, 2.5])
+def test_halt_from_within_an_observer(exact, config, late_s):
+    """a ends at 4 s and the engine is taken down at once, though b and c go on, or are about to begin."""
+    script = [*arrivals((0.0, 4, 4), (0.0, 4, 20), (late_s, 4, 9)), (50.0, look)]
+    played = drained(play(script, exact, on_finish=Played.halt, **config))
     assert played.unfinished == [1, 2]
+    assert played.requests[1].generated_tokens == 3
     assert played.replica.busy_s == 4.0
-    assert played.replica.env.now < 7.0
 
 
 def test_nothing_reaches_a_dead_engine(exact):

@@ -26,10 +26,24 @@ def probe(input_tokens: int, *ids: int) -> EngineRequest:
 
 
 def publish(scheduler: Scheduler, index: KvIndex) -> None:
-    scheduler.pool.listen(
-        lambda content, lo, hi: index.stored(content, lo, hi, 0.0),
-        lambda content, lo, hi: index.removed(content, lo, hi, 0.0),
-    )
+    """Tell the index; every block is told once as it comes and once as it goes."""
+    there: set[tuple[int, int]] = set()
+
+    def stored(content: int, lo: int, hi: int) -> None:
+        blocks = {(content, k) for k in range(lo, hi)}
+        assert blocks
+        assert not blocks & there
+        there.update(blocks)
+        index.stored(content, lo, hi, 0.0)
+
+    def removed(content: int, lo: int, hi: int) -> None:
+        blocks = {(content, k) for k in range(lo, hi)}
+        assert blocks
+        assert blocks <= there
+        there.difference_update(blocks)
+        index.removed(content, lo, hi, 0.0)
+
+    scheduler.pool.listen(stored, removed)
 
 
 def drive(case: dict[str, Any], pool: type[BlockPool] | type[RunPool], blocks_per_id: int) -> list[int]:

@@ -170,7 +170,8 @@ def test_every_autoscaler_and_each_of_its_options_is_documented(name):
     assert all(f"`{option}`" in section for option in set(schema["properties"]) - inherited)
 
 
-def test_examples_of_the_page_run():
+def test_examples_of_the_page_run(monkeypatch):
+    monkeypatch.chdir(PAGE.parents[1])
     failed, tried = doctest.testfile(str(PAGE), module_relative=False)
     assert tried > 20
     assert failed == 0

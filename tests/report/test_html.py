@@ -2,12 +2,11 @@
 
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from report.browser import CHROMIUM, charts_drawn
 from results.runs import make_replica, make_run, make_trace, reject
 
 from simroute.report.cells import Cell, Grid, Header, comparison, quality_by_class, tenants
@@ -18,7 +17,6 @@ from simroute.results.metrics import summarise
 from simroute.results.run import Timeline
 from simroute.results.slo import Slo
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SLO = {"chat": Slo(ttft_s=1.0, tpot_s=0.2), "default": Slo(e2e_s=5.0)}
 
 
@@ -152,16 +150,7 @@ def test_neighbouring_columns_share_a_group():
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to draw the page")
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_a_browser_draws_every_chart_without_an_error(page, mode, tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text(page, "utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--enable-logging=stderr", "--virtual-time-budget=10000", "--window-size=800,1200"]
-    command += ["--force-dark-mode"] if mode == "dark" else []
-    done = subprocess.run([*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
-    drawn = done.stdout.count('class="chart js-plotly-plot"')
-    assert drawn == page.count("data-figure=") == 8
+    assert charts_drawn(page, mode, tmp_path) == page.count("data-figure=") == 8
 
 
 def test_several_tenants_are_shown_with_what_they_get_and_pay():

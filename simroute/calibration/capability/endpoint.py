@@ -39,8 +39,12 @@ class Endpoint:
         timeout_s: float = 120.0,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            named = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
+        except ValueError:  # a port that is no number, brackets that do not close
+            named = False
+        if not named:
             raise UsageError(f"--url {url}: must be http://host:port or https://host")
         self.host = parts.netloc.rpartition("@")[2]
         self._base = url.rstrip("/").removesuffix("/v1") + "/v1"
@@ -54,7 +58,7 @@ class Endpoint:
         """The ids of the models that are served. Raises UsageError when the endpoint cannot be asked."""
         answer = self._ask("/models", None)
         listed = answer.get("data")
-        return [str(m["id"]) for m in listed if "id" in m] if isinstance(listed, list) else []
+        return [str(m["id"]) for m in listed if isinstance(m, dict) and "id" in m] if isinstance(listed, list) else []
 
     def reply(self, model: str, messages: list[dict[str, str]], max_tokens: int) -> str:
         """What the model answers, decoding greedily. Raises UsageError when the endpoint fails or answers otherwise."""

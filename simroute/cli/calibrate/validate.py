@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simroute.cli.assertions import JunitOpt, enforce, parse, ready
 from simroute.cli.calibrate.ingest.options import SetOpt
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def validate(
     load: LoadOpt = None,
     set_: SetOpt = None,
     assert_: AssertOpt = None,
+    junit: JunitOpt = None,
     replicates: ReplicatesOpt = 20,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the replicates.")] = 0,
     output: OutputOpt = None,
@@ -65,7 +67,6 @@ def validate(
     from simroute.calibration.runs import ITERATIONS
     from simroute.calibration.validate import chosen_phases, metrics
     from simroute.calibration.validate import validate as compare
-    from simroute.cli.assertions import enforce, parse
     from simroute.cli.progress import shown_progress
     from simroute.hardware.calibration_file import file_sha256, load_calibration
     from simroute.results.store import prepare
@@ -79,6 +80,7 @@ def validate(
     assertions = [parse(text, names, metrics(), what="load phase", examples=examples) for text in assert_ or ()]
     if output:
         prepare(output)
+    ready(junit)
     sha256 = file_sha256(run / ITERATIONS) if run.is_dir() else None
     with shown_progress(names, hidden=quiet or json) as progress:
         validation = compare(
@@ -94,7 +96,7 @@ def validate(
     if output:
         _store(output, validation)
     _show(validation, json=json, quiet=quiet, output=output)
-    enforce(assertions, validation.document["phases"])
+    enforce(assertions, validation.document["phases"], suite="simroute calibrate validate", junit=junit)
 
 
 def _run(path: Path, calibration: Calibration, overrides: dict[str, Any]) -> Run:

@@ -36,4 +36,4 @@ def iteration_log(
     from simroute.cli.calibrate.ingest.options import described, write
 
     synchronous = None if async_scheduling is None else not async_scheduling
-    write(reader.read(source, described(gpu, scheme, model, tp, vllm, set_), synchronous=synchronous), output)
+    write({output: reader.read(source, described(gpu, scheme, model, tp, vllm, set_), synchronous=synchronous)})

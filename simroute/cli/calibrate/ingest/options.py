@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,13 +41,24 @@ def described(
     )
 
 
-def write(run: Run, directory: Path) -> None:
-    """Write the run and say what it holds. Raises UsageError where `measure` wrote one: that took a machine's time."""
-    from simroute.calibration.runs import META, read_meta, write_run
+def write(runs: Mapping[Path, Run]) -> None:
+    """Write each run to its directory and say what it holds.
+
+    Raises UsageError, and writes none, where `measure` wrote one: that took a machine's time.
+    """
+    from simroute.calibration.runs import META, read_meta
     from simroute.errors import UsageError
 
-    if (directory / META).exists() and read_meta(directory / META).plan:
-        raise UsageError(f"{directory}: holds a run of `simroute calibrate measure`: choose another -o")
+    for directory in runs:
+        if (directory / META).exists() and read_meta(directory / META).plan:
+            raise UsageError(f"{directory}: holds a run of `simroute calibrate measure`: choose another -o")
+    for directory, run in runs.items():
+        _write(run, directory)
+
+
+def _write(run: Run, directory: Path) -> None:
+    from simroute.calibration.runs import write_run
+
     write_run(run, directory)
     held = [f"{len(run.requests):,} requests"] * bool(len(run.requests))
     held += [f"{len(run.iterations):,} iterations"] * bool(len(run.iterations))

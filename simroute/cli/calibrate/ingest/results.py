@@ -49,7 +49,7 @@ def command_for(name: str) -> Callable[..., None]:
     ) -> None:
         reader = import_module(f"simroute.calibration.ingest.{name.replace('-', '_')}")
         found = reader.read(source, described(gpu, scheme, model, tp, vllm, set_))
-        for server, run in found.items() if isinstance(found, dict) else [("", found)]:
-            write(run, output / server)
+        runs = found if isinstance(found, dict) else {"": found}
+        write({output / server: run for server, run in runs.items()})
 
     return ingest

@@ -1,0 +1,172 @@
+"""`simroute plan`: the cheapest fleet that meets the targets. Imports the library in the command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simroute.cli.run import EXIT_INTERRUPTED
+from simroute.cli.scenario import SetOpt, TraceOpt
+
+if TYPE_CHECKING:
+    from simroute.planner.plan import PlanResult
+    from simroute.planner.spec import PlanSpec
+
+EXIT_INFEASIBLE = 3
+BEST = "best"
+"""What assertions are about."""
+PlanArg = Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file (YAML).")]
+OutputOpt = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write plan.json there.")]
+CacheOpt = Annotated[
+    Path | None,
+    typer.Option("--cache", metavar="DIR", help="Keep and reuse replays there. [.simroute-cache in -o DIR]"),
+]
+JobsOpt = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Processes. [one a CPU]")]
+AssertOpt = Annotated[
+    list[str] | None,
+    typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'cost_usd_per_month < $9000' (repeatable)."),
+]
+_EXAMPLES = "'cost_usd_per_month < $9000' or 'headroom >= 1.2'"
+
+
+def plan(
+    plan: PlanArg,
+    trace: TraceOpt = None,
+    set_: SetOpt = None,
+    output: OutputOpt = None,
+    cache: CacheOpt = None,
+    jobs: JobsOpt = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed to use in place of the plan's.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print plan.json to stdout, and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read and check everything, say what is searched.")
+    ] = False,
+    assert_: AssertOpt = None,
+) -> None:
+    """Find the cheapest fleet and routing policy that keep every promise of a plan file, and prove it.
+
+    An assertion is about the best plan: any number of its summary, or headroom, gpus and cost_usd_per_month. Exit code
+    3 says that no fleet keeps every promise. Ctrl-C keeps what is done.
+    """
+    from simroute.cli.assertions import enforce, parse
+    from simroute.planner.executor import ProcessPool
+    from simroute.planner.loading import read_plan
+    from simroute.planner.plan import plan as search
+    from simroute.results.store import prepare
+
+    loaded = read_plan(plan, overrides=set_ or (), traces=trace or ())
+    assertions = [parse(text, [BEST], _metrics(), what="plan", examples=_EXAMPLES) for text in assert_ or ()]
+    for warning in () if quiet else loaded.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if dry_run:
+        typer.echo(_described(loaded.spec))
+        return
+    if output:
+        prepare(output)
+    with shown_search(hidden=quiet) as progress:
+        kept = _cache(cache, output, quiet=quiet)
+        result = search(loaded.spec, seed=seed, exact=exact, executor=ProcessPool(jobs), cache=kept, progress=progress)
+    _store(result, output)
+    _show(result, json=json, quiet=quiet, output=output)
+    if result.interrupted:
+        unchecked = ", assertions were not checked" * bool(assertions)
+        typer.echo(f"warning: interrupted: fleets that were not simulated may be cheaper{unchecked}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if not result.feasible:
+        raise typer.Exit(EXIT_INFEASIBLE)
+    enforce(assertions, {BEST: _asserted(result.document)})
+
+
+def _metrics() -> dict[str, tuple[tuple[str, ...], str]]:
+    """What can be asserted: the numbers of a summary, and of the plan."""
+    from simroute.cli.assertions import METRICS
+
+    return {**METRICS, "headroom": (("headroom",), "number"), "gpus": (("gpus",), "number")}
+
+
+def _asserted(document: Any) -> dict[str, Any]:
+    """The best plan's summary, with the plan's own numbers in place of those of its run."""
+    best, room = document["best"], document["headroom"]
+    own = {"cost_usd_per_month": best["cost_usd_per_month"], "gpus": best["gpus"]}
+    return {**best["summary"], **own, "headroom": room and room["rate_scale"]}
+
+
+def _cache(folder: Path | None, output: Path | None, *, quiet: bool) -> Any:
+    from simroute.planner.cache import FOLDER, Cache
+
+    where = folder or (output and output / FOLDER)
+    return Cache(where or None, (lambda line: None) if quiet else lambda line: typer.echo(f"warning: {line}", err=True))
+
+
+@contextmanager
+def shown_search(*, hidden: bool) -> Iterator[Callable[[float, str], None] | None]:
+    """While inside, a bar with the time left, on a terminal; gives the function to tell the share done and of what."""
+    if hidden or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    shown = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), *shown)
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bars:
+        task = bars.add_task("plan", total=1.0)
+
+        def advance(done: float, what: str) -> None:
+            bars.update(task, completed=done, description=what)
+            bars.refresh()
+
+        yield advance
+
+
+def _store(result: PlanResult, output: Path | None) -> None:
+    if output:
+        from simroute.planner.plan import PLAN
+        from simroute.results.store import json_text, write_text
+
+        write_text(output / PLAN, json_text(result.document))
+
+
+def _show(result: PlanResult, *, json: bool, quiet: bool, output: Path | None) -> None:
+    if json:
+        from simroute.results.store import json_text
+
+        typer.echo(json_text(result.document), nl=False)
+        return
+    if quiet:
+        return
+    from simroute.report.plan_table import print_plan
+
+    print_plan(result.document, sys.stdout)
+    if output:
+        typer.echo(f"\nwritten: {output}/ (plan.json)")
+
+
+def _described(spec: PlanSpec) -> str:
+    """What a search would look at: the variants, the fewest replicas of each by the bounds, those that cannot run."""
+    from simroute.planner.bounds import Bounds
+    from simroute.planner.candidates import space_of
+
+    space = space_of(spec)
+    bounds = Bounds(space)
+    lines = [f"{spec.name}: {space.size():,} candidates: {len(space.options)} variants x replicas x policies"]
+    for number, option in enumerate(space.options):
+        refused = bounds.variants_refused((number,))
+        least = f"ruled out alone: {refused}" if refused else f"at least {bounds.least(number)} alone"
+        lines.append(f"variant     {option.name}: ${option.usd_per_month:,.0f} a month each, {least}")
+    lines += [f"cannot run  {each.name}: {each.reason}" for each in space.unfit]
+    return "\n".join([*lines, f"policies    {', '.join(policy.shown for policy in spec.policies)}"])

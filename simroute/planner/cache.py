@@ -1,0 +1,130 @@
+"""Results of replays on disk, so that nothing is simulated twice: one JSON file a result, named by what made it.
+
+Owns the files' layout and the keys. Imports errors and, of the rooms below, what identifies a replay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from simroute.policy.loading import is_path
+from simroute.results.manifest import trace_sha256, versions
+from simroute.scenario.build import Built
+from simroute.scenario.models import PolicySpec
+
+FOLDER = ".simroute-cache"
+"""The usual name of the folder."""
+_PACKAGE = Path(__file__).resolve().parents[1]
+_SOURCES = ("*.py", "*.csv")
+_NOT_A_RESULT = ("cli", "report")
+"""Rooms that show numbers and do not make them."""
+_ELSEWHERE = ("name", "description", "traffic", "calibrations", "policies", "replicates")
+"""Parts of a scenario that a key leaves out: what they say is in it by content, or moves no number of a summary."""
+
+Say = Callable[[str], None]
+
+
+class Cache:
+    """Results by key, in `folder`; without a folder it holds nothing.
+
+    Nothing that goes wrong with it stops a run: a damaged entry counts as missing, a full disk ends the writing, and
+    `say` is told in one line.
+    """
+
+    def __init__(self, folder: Path | None, say: Say = lambda line: None) -> None:
+        self._folder = folder
+        self._say = say
+        self._writes = folder is not None
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The result kept under `key`, or None."""
+        if self._folder is None:
+            return None
+        path = self._path(self._folder, key)
+        try:
+            entry = json.loads(path.read_text("utf-8"))
+            if entry["sha256"] != _sha256(entry["result"]):
+                raise ValueError("its checksum is wrong")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = "it is incomplete" if isinstance(error, KeyError | TypeError) else str(error)
+            self._say(f"cache entry {path}: unreadable ({reason}): computed anew")
+            return None
+        result: dict[str, Any] = entry["result"]
+        return result
+
+    def put(self, key: str, result: Mapping[str, Any]) -> None:
+        """Keep `result`, which is plain JSON data, under `key`."""
+        if self._folder is None or not self._writes:
+            return
+        path = self._path(self._folder, key)
+        temporary = path.with_name(f".{key}.{os.getpid()}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                temporary.write_text(json.dumps({"sha256": _sha256(result), "result": result}), "utf-8")
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            self._writes = False
+            self._say(f"cache {self._folder}: cannot be written ({error.strerror or error}): the run goes on without")
+
+    @staticmethod
+    def _path(folder: Path, key: str) -> Path:
+        return folder / key[:2] / f"{key}.json"
+
+
+def key_of(document: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of `document`, plain JSON data, and of the program that would compute its result.
+
+    That is simroute's version, its own source, and every package that can move a number.
+    """
+    return _sha256({"document": document, "versions": versions(), "source": source_sha256()})
+
+
+def replay_document(built: Built, policy: PolicySpec, *, exact: bool = False) -> dict[str, Any] | None:
+    """What identifies one replay of `built` under `policy`, wherever its files lie; None where that is not known.
+
+    Traces and calibrations count by their content, pools by the hardware that the catalogue gives them. A policy that
+    is imported from somewhere is code that nobody has fingerprinted: its replays are never kept.
+    """
+    if is_path(policy.name):
+        return None
+    scenario = built.scenario.model_dump(mode="json", exclude=set(_ELSEWHERE))
+    scenario["quality"].pop("matrix")
+    for pool in scenario["pools"]:
+        pool.pop("calibration")
+    return {
+        "scenario": scenario,
+        "policy": policy.model_dump(mode="json"),
+        "exact": exact,
+        "trace": trace_sha256(built.trace),
+        "calibrations": [v.calibration and v.calibration.sha256 for v in built.variants],
+        "hardware": [asdict(v.hardware) for v in built.variants],
+        "quality": [pool.variant.quality for pool in built.fleet],
+    }
+
+
+@lru_cache(maxsize=1)
+def source_sha256() -> str:
+    """Of every file of the package that a number may come from."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in _SOURCES for path in _PACKAGE.rglob(pattern)):
+        place = path.relative_to(_PACKAGE)
+        if place.parts[0] not in _NOT_A_RESULT:
+            digest.update(f"{place.as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _sha256(data: Any) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

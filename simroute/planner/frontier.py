@@ -1,0 +1,178 @@
+"""What a search's verdicts say together: plans as plain data, the frontier, the runner-up, the nearest miss.
+
+Owns the shape of `Plan` in plan.json. Imports results and, of this room, candidates, evaluate, judge and search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from simroute.hardware.memory import KvCapacity
+from simroute.planner.candidates import Space
+from simroute.planner.evaluate import Verdict
+from simroute.planner.judge import Check, worst
+from simroute.results.metrics import rounded
+
+_NEAR = 1e-9
+
+
+def plan_document(space: Space, verdict: Verdict) -> dict[str, Any]:
+    """One candidate with what is known of it."""
+    fleet, policy = verdict.candidate
+    spec = space.spec.policies[policy]
+    summary = verdict.summary
+    document = {
+        "id": space.key(fleet, policy),
+        "pools": [_pool(space, option, count) for option, count in fleet],
+        "policy": {"name": spec.name, "label": spec.shown, "options": spec.options},
+        "cost_usd_per_month": space.usd_per_month(fleet),
+        "gpus": sum(space.gpus(fleet).values()),
+        "headlines": _headlines(summary),
+        "stability": summary["stability"] if summary else None,
+        "meets": verdict.meets,
+        "violations": [check.document(margin=False) for check in verdict.violations],
+        "stage": verdict.stage,
+        "summary": dict(summary) if summary else None,
+    }
+    document |= {"error": verdict.error} if verdict.error else {}
+    return rounded(document)  # type: ignore[no-any-return]
+
+
+def _pool(space: Space, option: int, count: int) -> dict[str, Any]:
+    variant, pool = space.built.variants[option], space.built.pools[option]
+    found = variant.calibration
+    capacity: KvCapacity = variant.capacity
+    return {
+        "name": space.options[option].name,
+        "model": variant.hardware.model.name,
+        "hf_id": variant.hardware.model.hf_id,
+        "quantization": variant.hardware.scheme.name,
+        "gpu": variant.hardware.gpu.name,
+        "tensor_parallel": variant.spec.tensor_parallel,
+        "replicas": count,
+        "usd_per_hour": space.options[option].usd_per_hour,
+        "price_source": variant.hardware.price_source,
+        "engine": asdict(variant.engine)
+        | {
+            "kv_cache_dtype": variant.spec.kv_cache_dtype or variant.hardware.scheme.kv_cache_dtype,
+            "gpu_memory_utilization": variant.spec.gpu_memory_utilization,
+            "kv_source": capacity.source,
+        },
+        "zones": list(variant.spec.zones),
+        "basis": pool.step_time.basis,
+        "calibration": found.name if found else None,
+    }
+
+
+def _headlines(summary: Any) -> dict[str, Any]:
+    if summary is None:
+        keys = ("ttft_p99_s", "tpot_p99_s", "e2e_p99_s", "slo_attainment", "quality_mean", "below_floor_share")
+        return dict.fromkeys((*keys, "gpu_busy", "goodput_rps"))
+    return {
+        **{f"{metric}_p99_s": summary[f"{metric}_s"]["p99"] for metric in ("ttft", "tpot", "e2e")},
+        "slo_attainment": summary["slo_attainment"],
+        "quality_mean": summary["quality"]["mean"],
+        "below_floor_share": summary["quality"]["below_floor_share"],
+        "gpu_busy": summary["gpu_busy"],
+        "goodput_rps": summary["goodput_rps"],
+    }
+
+
+def frontier(space: Space, good: Sequence[Verdict]) -> list[Verdict]:
+    """Those that no other beats in cost, p99 TTFT, p99 E2E and quality together, cheapest first."""
+    rated = sorted(((_rating(space, verdict), verdict) for verdict in good), key=lambda pair: pair[0])
+    kept: list[tuple[tuple[float, ...], Verdict]] = []
+    for rating, verdict in rated:  # (whoever beats another sorts before it)
+        if not any(_beats(other, rating) for other, _ in kept):
+            kept.append((rating, verdict))
+    return [verdict for _, verdict in kept]
+
+
+def _rating(space: Space, verdict: Verdict) -> tuple[float, ...]:
+    head = _headlines(verdict.summary)
+    low = (head["ttft_p99_s"], head["e2e_p99_s"])
+    quality = head["quality_mean"]
+    return (
+        round(space.usd_per_month(verdict.candidate.fleet), 6),
+        *(math.inf if value is None else value for value in low),
+        -(quality or 0.0),
+    )
+
+
+def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """At least as good in everything (of equals, the one that comes first)."""
+    return all(mine <= theirs + _NEAR for mine, theirs in zip(one, other, strict=True))
+
+
+def runner_up(best: Verdict, ranked: Sequence[Verdict]) -> Verdict | None:
+    """The cheapest other choice of variants that keeps every promise; failing that, the next under another policy."""
+    used = [option for option, _ in best.candidate.fleet]
+    others = [v for v in ranked if [option for option, _ in v.candidate.fleet] != used]
+    same = [v for v in ranked if v.candidate.policy != best.candidate.policy]
+    return next(iter(others), next(iter(same), None))
+
+
+def binding(best: Verdict, cheaper: Sequence[Verdict]) -> list[Check]:
+    """The best plan's promises, those first that cheaper neighbours break, then those with the least room."""
+    broken = {(c.constraint, c.request_class) for verdict in cheaper for c in verdict.violations}
+    known = [check for check in best.checks if check.value is not None]
+    tightest: dict[tuple[str, str | None], Check] = {}
+    for check in sorted(known, key=lambda check: check.margin):
+        tightest.setdefault((check.constraint, check.request_class), check)
+    return sorted(tightest.values(), key=lambda c: ((c.constraint, c.request_class) not in broken, c.margin))
+
+
+def nearest(verdicts: Sequence[Verdict], cost: Any) -> Verdict | None:
+    """Of those replayed whole, the one whose broken promises are least broken; of equals the cheapest."""
+    whole = [v for v in verdicts if v.stage == "whole" and not v.error and v.checks]
+    return min(whole, key=lambda v: (worst(v.checks), cost(v)), default=None)
+
+
+_WORDS = {
+    "attainment": "the share of requests within their targets",
+    "ttft_p99": "the p99 TTFT",
+    "tpot_p99": "the p99 TPOT",
+    "e2e_p99": "the p99 E2E latency",
+    "quality_floor": "the share of answers that reach the quality floor",
+    "budget": "the budget",
+}
+
+
+def phrase(check: Check) -> str:
+    """A constraint in words: `the p99 TTFT of chat`."""
+    what = _WORDS.get(check.constraint, f"the {check.constraint}")
+    return (
+        what
+        + (f" of {check.request_class}" if check.request_class else "")
+        + (f" (with {check.loss})" if check.loss else "")
+    )
+
+
+def shown(check: Check, value: float | None) -> str:
+    """A value in the constraint's unit."""
+    if value is None:
+        return "unknown"
+    if check.constraint in ("attainment", "quality_floor"):
+        return f"{value:.2%}"
+    if check.constraint.endswith("_p99"):
+        return f"{value:.4g} s"
+    return f"${value:,.0f} a month" if check.constraint == "budget" else f"{value:g}"
+
+
+def relaxation(check: Check) -> dict[str, Any]:
+    """What would have to be asked less of, and how much."""
+    text = f"relax {phrase(check)} from {shown(check, check.limit)} to {shown(check, check.value)}"
+    if check.constraint == "stability":
+        text = "the fleet is OVERLOADED: allow more replicas, or plan for less traffic"
+    elif check.value is None:
+        text = f"{phrase(check)} cannot be stated: the fleet is OVERLOADED"
+    return {
+        "constraint": check.constraint,
+        "class": check.request_class,
+        "limit": check.limit,
+        "needed": check.value,
+        "text": text,
+    }

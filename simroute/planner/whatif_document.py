@@ -1,0 +1,236 @@
+"""whatif.json: what the cells of a what-if say, as plain JSON data with the answer in a sentence.
+
+docs/whatif.md defines every key. Imports results, scenario and, of this room, cells, purchase and targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from simroute.planner.cells import At, Cells
+from simroute.planner.purchase import Offer, Purchase
+from simroute.planner.targets import Constraint, broken, headlines
+from simroute.results.compare import TARGET_ATTAINMENT
+from simroute.results.metrics import rounded
+from simroute.results.stability import Stability
+from simroute.scenario.run import RunResult
+
+_WORDS = {"ttft_s": "p99 TTFT", "tpot_s": "p99 TPOT", "e2e_s": "p99 E2E"}
+
+
+def document(
+    cells: Cells,
+    rates: Sequence[float],
+    precision: float,
+    tried: Sequence[str],
+    impossible: Sequence[tuple[str, str]],
+    bought: Sequence[Purchase] | None,
+) -> dict[str, Any]:
+    """All of whatif.json."""
+    base = cells.variations[0].built
+    rows = [_variation(cells, number, rates) for number in range(len(cells.variations))]
+    buy = None if bought is None else _buy(cells, bought)
+    found = {
+        "scenario": base.scenario.name,
+        "seed": base.scenario.seed,
+        "answer": _answer(rows, buy),
+        "policy": cells.variations[0].policy.shown,
+        "policies_tried": list(tried),
+        "rates": list(rates),
+        "precision": precision,
+        "target_attainment": TARGET_ATTAINMENT,
+        "slo": {name: asdict(slo) for name, slo in base.slo.items()},
+        "traffic": {
+            "traces": list(base.trace_names()),
+            "requests": len(base.trace),
+            "duration_s": base.trace.duration_s,
+        },
+        "variations": rows,
+        "buy": buy,
+        "impossible": [{"name": name, "reason": reason} for name, reason in impossible],
+        "interrupted": cells.interrupted,
+        "notes": _notes(cells),
+        "assumptions": list(base.stated()),
+        "manifest": RunResult(base, cells.exact, (), cells.interrupted).manifest(),
+    }
+    return rounded(found)  # type: ignore[no-any-return]
+
+
+def said(constraint: Mapping[str, Any]) -> str:
+    """A constraint, or a violation of one, in words: `chat: p99 TTFT at most 1 s`."""
+    name, limit = constraint["constraint"], constraint["limit"]
+    if name == "slo_attainment":
+        return f"{constraint['class']}: {limit:.0%} of requests within their targets"
+    if name == "below_floor_share":
+        return f"{constraint['class']}: at most {limit:.0%} of answers below the quality floor"
+    return f"{constraint['class']}: {_WORDS[name]} at most {limit:g} s"
+
+
+def _variation(cells: Cells, number: int, rates: Sequence[float]) -> dict[str, Any]:
+    """One row: its cells by rate, and where it breaks."""
+    variation = cells.variations[number]
+    holds_to, breaks_at = cells.bracket(number)
+    ours = cells.variations[0].built.notes
+    return {
+        "name": variation.name,
+        "policy": variation.policy.shown,
+        "holds_to": holds_to,
+        "breaks_at": breaks_at,
+        "breaks_first": [] if breaks_at is None else _violations(cells, At(number, breaks_at)),
+        "cells": _row(cells, number, rates),
+        "breaks": [_break(cells, number, constraint) for constraint in variation.constraints],
+        "notes": [note for note in variation.built.notes if not number or note not in ours],
+    }
+
+
+def _row(cells: Cells, number: int, rates: Sequence[float]) -> list[dict[str, Any]]:
+    """The cells of a variation by rate; then those that there was no need to replay, then those that failed."""
+    known = cells.rates(number)
+    found = [_cell(cells, At(number, rate)) for rate in known]
+    if known and cells.known[At(number, known[-1])]["stability"] == Stability.OVERLOADED:
+        beyond = (rate for rate in rates if rate > known[-1])
+        found += [{"rate": rate, "skipped": f"OVERLOADED at {known[-1]:g}"} for rate in beyond]
+    failures = [(at.rate, why) for at, why in cells.failed.items() if at.variation == number and not at.bought]
+    return found + [{"rate": rate, "failed": why} for rate, why in sorted(failures)]
+
+
+def _cell(cells: Cells, at: At) -> dict[str, Any]:
+    summary = cells.known[at]
+    return {
+        "rate": at.rate,
+        "meets": cells.holds(at),
+        "stability": summary["stability"],
+        "requests_per_s": _rate(cells, at),
+        "cost_usd_per_month": summary["cost_usd_per_month"],
+        "cost_usd_per_1m_output_tokens": summary["cost_usd_per_1m_output_tokens"],
+        "headlines": headlines(summary),
+        "by_class": {name: _class(part) for name, part in summary["by_class"].items()},
+        "by_pool": {
+            name: {key: pool[key] for key in ("replicas", "gpu_busy", "stability", "basis", "extrapolated")}
+            for name, pool in summary["by_pool"].items()
+        },
+        "violations": _violations(cells, at),
+    }
+
+
+def _rate(cells: Cells, at: At) -> float | None:
+    """Requests a second that arrive."""
+    trace = cells.variations[at.variation].built.trace
+    return at.rate * len(trace) / trace.duration_s if trace.duration_s else None
+
+
+def _class(part: Mapping[str, Any]) -> dict[str, Any]:
+    points = {f"{latency.removesuffix('_s')}_p99_s": part[latency]["p99"] for latency in ("ttft_s", "tpot_s", "e2e_s")}
+    return {"slo_attainment": part["slo_attainment"]} | points
+
+
+def _violations(cells: Cells, at: At) -> list[dict[str, Any]]:
+    summary = cells.known[at]
+    found = [each.violation(summary) for each in broken(cells.variations[at.variation].constraints, summary)]
+    if summary["stability"] == Stability.OVERLOADED:
+        over, limit = str(Stability.OVERLOADED), str(Stability.BACKLOGGED)
+        found.insert(0, {"constraint": "stability", "class": None, "value": over, "limit": limit})
+    return found
+
+
+def _break(cells: Cells, number: int, constraint: Constraint) -> dict[str, Any]:
+    holds_to, breaks_at = cells.bracket(number, constraint)
+    above = [rate for rate in cells.rates(number) if breaks_at is not None and rate > breaks_at]
+    again = [rate for rate in above if cells.holds(At(number, rate), constraint)]
+    return {
+        "constraint": constraint.constraint,
+        "class": constraint.request_class,
+        "limit": constraint.limit,
+        "holds_to": holds_to,
+        "breaks_at": breaks_at,
+        "holds_again_at": again,
+    }
+
+
+def _buy(cells: Cells, bought: Sequence[Purchase]) -> dict[str, Any]:
+    """What was bought, step by step; empty where nothing breaks."""
+    if not bought:
+        return {
+            "rate": None,
+            "steps": [],
+            "replicas": {},
+            "usd_per_month": 0.0,
+            "meets": None,
+            "text": "nothing to buy",
+        }
+    last = bought[-1].best
+    replicas = {pool: last.at.bought.count(pool) for pool in dict.fromkeys(last.at.bought)}
+    usd = sum(step.best.usd_per_month for step in bought)
+    named = " and ".join(f"{count} more of {pool}" for pool, count in replicas.items())
+    rate = bought[0].rate
+    text = f"for {rate:g} times the traffic buy {named} (${usd:,.0f} a month)"
+    if not last.meets:
+        text = f"{named} (${usd:,.0f} a month) would still miss the targets at {rate:g} times the traffic"
+    return {
+        "rate": rate,
+        "steps": [
+            {"best": step.best.pool, "offers": [_offer(cells, offer) for offer in step.offers]} for step in bought
+        ],
+        "replicas": replicas,
+        "usd_per_month": usd,
+        "meets": last.meets,
+        "text": text,
+    }
+
+
+def _offer(cells: Cells, offer: Offer) -> dict[str, Any]:
+    return {
+        "pool": offer.pool,
+        "usd_per_month": offer.usd_per_month,
+        "meets": offer.meets,
+        "headlines": headlines(cells.known[offer.at]),
+        "violations": _violations(cells, offer.at),
+    }
+
+
+def _answer(rows: Sequence[Mapping[str, Any]], buy: Mapping[str, Any] | None) -> str:
+    """How far the fleet carries, what breaks first, what to buy, and which changes break today's traffic."""
+    base = rows[0]
+    if not base["cells"]:
+        return "Nothing was replayed to the end."
+    lead = f"Under {base['policy']} the fleet meets its targets up to {_times(base['holds_to'])} today's traffic"
+    if base["breaks_at"] is None:
+        lead += ", the highest rate that was tried"
+    else:
+        if base["holds_to"] is None:
+            lead = (
+                f"Under {base['policy']} the fleet misses its targets at {_times(base['breaks_at'])} today's traffic, "
+            )
+            lead += "the lowest rate that was tried"
+        lead += f"; {_first(base['breaks_first'])} breaks first, at {_times(base['breaks_at'])}"
+    lines = [lead]
+    if buy is not None and buy["steps"]:
+        lines.append(buy["text"][:1].upper() + buy["text"][1:])
+    fine_today = _meets_today(base)
+    worse = [row["name"] for row in rows[1:] if fine_today and _meets_today(row) is False]
+    if worse:
+        lines.append(f"Changes that break today's traffic: {', '.join(worse)}")
+    return ". ".join(lines) + "."
+
+
+def _first(violations: Sequence[Mapping[str, Any]]) -> str:
+    named = [violation for violation in violations if violation["class"] is not None]
+    return said(named[0]) if named else "stability (more arrives than can be served)"
+
+
+def _times(rate: float | None) -> str:
+    return "no part of" if rate is None else f"{rate:.3g} times"
+
+
+def _meets_today(row: Mapping[str, Any]) -> bool | None:
+    found: bool | None = next((cell.get("meets") for cell in row["cells"] if cell["rate"] == 1.0), None)
+    return found
+
+
+def _notes(cells: Cells) -> list[str]:
+    notes = list(cells.variations[0].built.notes)
+    if cells.interrupted:
+        notes.append("interrupted: cells are missing")
+    return notes

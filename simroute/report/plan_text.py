@@ -1,0 +1,107 @@
+"""A plan as Markdown, and its candidates as CSV. Imports the report's other files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+
+from simroute.report import plan_cells as cells
+from simroute.report import plan_words as words
+from simroute.report.cells import Grid
+from simroute.report.plan_words import Document, Plan
+
+_HEADLINES = (
+    "ttft_p99_s",
+    "tpot_p99_s",
+    "e2e_p99_s",
+    "slo_attainment",
+    "quality_mean",
+    "below_floor_share",
+    "gpu_busy",
+    "goodput_rps",
+)
+_COLUMNS = ("id", "fleet", "policy", "gpus", "gpu_kinds", "cost_usd_per_month", *_HEADLINES, "stability", "stage")
+
+
+def markdown(document: Document) -> str:
+    """The answer first, then what to buy, how near the limits are, the alternatives and what it all rests on."""
+    return "\n".join(_lines(document)) + "\n"
+
+
+def csv_text(document: Document) -> str:
+    """A row a candidate that was judged, cheapest first, with its headlines in the units of their names."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*_COLUMNS, "meets", "role", "violations"])
+    for plan, role in _judged(document):
+        head = plan["headlines"]
+        row = [plan["id"], words.fleet(plan), words.policy(plan), plan["gpus"], words.gpus(plan)]
+        row += [plan["cost_usd_per_month"], *(head.get(name) for name in _HEADLINES)]
+        row += [plan.get("stability"), plan.get("stage"), plan["meets"], role, words.broken(plan)]
+        writer.writerow(["" if value is None else _plain(value) for value in row])
+    return file.getvalue()
+
+
+def _plain(value: object) -> object:
+    """Text that a spreadsheet would take for a formula gets an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+
+def _judged(document: Document) -> Iterator[tuple[Plan, str]]:
+    """Every plan of the document once, with its role in it, by cost."""
+    named = (("best", "best"), ("runner_up", "runner-up"), ("nearest", "nearest miss"))
+    roles = {plan["id"]: "frontier" for plan in document.get("frontier") or ()}
+    roles |= {document[key]["id"]: role for key, role in reversed(named) if document.get(key)}
+    plans = [document[key] for key, _ in named if document.get(key)]
+    plans += [*(document.get("frontier") or ()), *(document.get("evaluated") or ())]
+    unique = {plan["id"]: plan for plan in reversed(plans)}
+    for plan in sorted(unique.values(), key=lambda plan: (plan["cost_usd_per_month"], plan["id"])):
+        yield plan, roles.get(plan["id"], "")
+
+
+def _lines(document: Document) -> Iterator[str]:
+    plan = words.chosen(document)
+    yield f"# {_text(document['name'])}"
+    yield from ("", f"**{_text(document['answer'])}**", "", words.traffic(document))
+    for badge in cells.badges(document):
+        yield f"- {_text(badge.text)}"
+    yield from _list("To make it feasible", words.relaxations(document))
+    if plan is not None:
+        yield from _table(cells.buys(plan))
+        yield from ("", f"Routing policy: {_text(words.policy(plan))}.")
+    if room := document.get("headroom"):
+        yield from ("", f"Headroom: {_text(room['text'])}.")
+    for grid in (cells.constraints(document), cells.alternatives(document), cells.refused(document)):
+        yield from _table(grid)
+    if plan is not None:
+        yield from _table(cells.accuracy(plan))
+        yield from _table(cells.settings(plan))
+    yield from _list("Assumed, not measured", document.get("assumptions") or ())
+    yield from _list("Notes", document.get("notes") or ())
+    if said := words.searched(document):
+        yield from ("", f"Searched: {_text(said)}.")
+
+
+def _list(title: str, lines: Iterable[str]) -> Iterator[str]:
+    found = [f"- {_text(line)}" for line in lines]
+    if found:
+        yield from ("", f"## {title}", "", *found)
+
+
+def _table(grid: Grid) -> Iterator[str]:
+    if not grid.rows:
+        return
+    yield from ("", f"## {grid.caption}", "")
+    yield f"| {' | '.join(_text(header.name) or ' ' for header in grid.headers)} |"
+    yield f"|{'---|' * len(grid.headers)}"
+    for row in grid.rows:
+        yield f"| {' | '.join(_text(cell.text) for cell in row)} |"
+
+
+def _text(text: str) -> str:
+    """Text that Markdown takes as it is, on one line."""
+    flat = " ".join(str(text).split())
+    for sign in "\\`*_|<>[]":
+        flat = flat.replace(sign, f"\\{sign}")
+    return flat

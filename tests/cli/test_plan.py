@@ -1,0 +1,94 @@
+"""`simroute plan` from the command line: what it prints, writes, asserts and exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from simroute.planner import plan as planning
+from simroute.planner.search import Search
+
+PLAN = """\
+name: tiny
+traffic: {traces: [{path: trace.csv}]}
+classes:
+  default: {slo: {ttft_s: 1, tpot_s: 0.08}}
+candidates:
+  - {model: Llama-3.1-8B, quantization: [bf16, fp8], gpu: [L4, L40S], replicas: {max: 4}}
+  - {model: Llama-3.3-70B, gpu: L4}
+calibrations: none
+"""
+
+
+@pytest.fixture
+def plan(folder: Path) -> Path:
+    (folder / "plan.yaml").write_text(PLAN)
+    return folder / "plan.yaml"
+
+
+def test_the_answer_comes_first(simroute, plan):
+    done = simroute("plan", "plan.yaml", "--jobs", "1", "-o", "out")
+    assert done.code == 0, done.err
+    assert done.out.startswith("Buy ")
+    for word in ("Frontier", "headroom:", "search:", "cannot run: Llama-3.3-70B-bf16-L4", "written: out/"):
+        assert word in done.out
+    document = json.loads((plan.parent / "out/plan.json").read_text())
+    assert document["feasible"]
+    assert (plan.parent / "out/.simroute-cache").is_dir()
+
+
+def test_json_alone(simroute, plan):
+    done = simroute("plan", "plan.yaml", "--jobs", "1", "--json")
+    assert json.loads(done.out)["best"]["meets"]
+
+
+def test_assertions_about_the_best_plan(simroute, plan):
+    done = simroute("plan", "plan.yaml", "--jobs", "1", "--quiet", "--assert", "cost_usd_per_month < $1")
+    assert done.code == 99
+    assert "best has cost_usd_per_month" in done.err
+    done = simroute("plan", "plan.yaml", "--jobs", "1", "--quiet", "--assert", "gpus <= 8", "--assert", "headroom >= 1")
+    assert (done.code, done.out) == (0, "")
+    assert simroute("plan", "plan.yaml", "--assert", "gps < 1").code == 2
+
+
+def test_infeasible_exits_with_three_and_says_what_to_relax(simroute, plan):
+    done = simroute("plan", "plan.yaml", "--jobs", "1", "--set", "budget_usd_per_month=100.0")
+    assert done.code == 3
+    assert "raise the budget from $100" in done.out
+
+
+def test_a_dry_run_says_what_is_searched(simroute, plan):
+    done = simroute("plan", "plan.yaml", "--dry-run")
+    assert done.code == 0
+    assert "16 candidates: 4 variants" in done.out
+    assert "cannot run  Llama-3.3-70B-bf16-L4" in done.out
+
+
+def test_a_mistake_is_located(simroute, plan):
+    done = simroute("plan", "plan.yaml", "--set", "candidates[0].gpu=[L5]")
+    assert done.code == 2
+    assert "candidates[0].gpu" in done.err
+    assert simroute("plan", "nothing.yaml").code == 2
+
+
+@pytest.mark.parametrize("place", ["simroute.planner.search.Search._sweep", "simroute.planner.plan.headroom"])
+def test_ctrl_c_keeps_what_is_finished(simroute, plan, monkeypatch, place):
+    module, name = place.rsplit(".", 1)
+    owner = Search if module.endswith("Search") else planning
+    action = getattr(owner, name)
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return action(*arguments)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    done = simroute("plan", "plan.yaml", "--jobs", "1", "-o", "out", "--assert", "gpus < 0")
+    assert done.code == 130
+    assert "assertions were not checked" in done.err
+    document = json.loads((plan.parent / "out/plan.json").read_text())
+    assert document["evaluated"]
+    assert any("interrupted" in note for note in document["notes"])

@@ -1,0 +1,106 @@
+"""Plan files: read with positions, refused with the place of the fault, paths from the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planner.spaces import planned, tiny
+
+from simroute.errors import ScenarioError
+from simroute.planner.loading import read_plan
+from simroute.planner.spec import PlanSpec
+
+THREE = {"model": "Llama-3.1-8B", "gpu": "L4", "replicas": {"min": 3}}
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def refusal(folder: Path, data: dict[str, Any]) -> str:
+    with pytest.raises(ScenarioError) as refused:
+        planned(folder, data)
+    return str(refused.value)
+
+
+def test_bare_values_stand_for_lists_of_one(tmp_path: Path):
+    spec = planned(tmp_path, tiny(tmp_path))
+    assert spec.candidates[0].model == ("Llama-3.1-8B",)
+    assert spec.candidates[0].quantization == ("bf16", "fp8")
+
+
+def test_every_problem_at_once_each_with_its_place(tmp_path: Path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        "name: wrong\n"
+        "traffic: {traces: [{path: nowhere.csv}]}\n"
+        "candidates:\n"
+        "  - model: Llama-3.1-8B\n"
+        "    gpu: [L4, H10]\n"
+        "    replicas: {min: 3, max: 2}\n"
+        "quotas: {H20O: 4}\n"
+        "policies: [round_robbin]\n"
+    )
+    with pytest.raises(ScenarioError) as refused:
+        read_plan(path)
+    told = "\n".join(refused.value.problems)
+    assert f"{path}:2:27 traffic.traces[0].path: no such file" in told
+    assert f"{path}:6:15 candidates[0].replicas: min 3 is above max 2" in told
+    assert f"{path}:5:15 candidates[0].gpu[1]: unknown GPU 'H10'" in told
+    assert f"{path}:7:10 quotas.H20O: unknown GPU 'H20O'" in told
+    assert "round_robbin" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"quotas": {"H20O": 4}}, "unknown GPU 'H20O'"),
+        ({"prices": {"L5": {"usd_per_gpu_hour": 1.0}}}, "unknown GPU 'L5'"),
+        ({"availability": {"lose_zones": 1}}, "lose_zones 1 leaves none of 1 zone(s)"),
+        ({"availability": {"lose_replicas": 6}}, "6 replica(s) lost leave none: no fleet here has more than 6"),
+        ({"fleets": {"most_replicas": 2}, "candidates": [THREE]}, "min 3 is above fleets.most_replicas 2"),
+        ({"budget_usd_per_month": 0}, "must be > 0"),
+        ({"candidates": []}, "must not be empty"),
+        ({"candidates": [{"model": "Llama-3.1-8B", "gpu": "L4", "tp": 2}]}, "unknown field 'tp'"),
+        ({"classes": {"chat": {"attainment": 1.2}}}, "must be ≤ 1"),
+    ],
+)
+def test_what_contradicts_itself_is_one_clear_line(tmp_path: Path, change: dict[str, Any], told: str):
+    assert told in refusal(tmp_path, tiny(tmp_path) | change)
+
+
+def test_quotas_of_gpus_that_nobody_uses_are_doubted(tmp_path: Path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(json.dumps(tiny(tmp_path) | {"quotas": {"H200": 4}}))
+    assert [line for line in read_plan(path).warnings if "no candidate uses this GPU" in line]
+
+
+def test_an_override_and_a_trace_of_ones_own(tmp_path: Path):
+    data = tiny(tmp_path)
+    (tmp_path / "plan.yaml").write_text(json.dumps(data))
+    (tmp_path / "other.csv").write_text("arrival_s,input_tokens,output_tokens\n0,4,3\n")
+    spec = read_plan(tmp_path / "plan.yaml", overrides=["seed=7"], traces=[tmp_path / "other.csv"]).spec
+    assert spec.seed == 7
+    assert spec.traffic.traces[0].path == str(tmp_path / "other.csv")
+
+
+def test_a_class_takes_from_default_what_it_does_not_say():
+    spec = PlanSpec.model_validate(
+        {
+            "name": "x",
+            "traffic": {"traces": [{"path": "t.csv"}]},
+            "candidates": [{"model": "m", "gpu": "g"}],
+            "classes": {"default": {"slo": {"ttft_s": 2.0}, "attainment": 0.9}, "chat": {"quality_floor": 0.5}},
+        }
+    )
+    wanted = spec.wanted("chat")
+    assert (wanted.attainment, wanted.quality_floor) == (0.9, 0.5)
+    assert wanted.slo is not None
+    assert wanted.slo.ttft_s == 2.0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scenarios/plans").glob("*.yaml")), ids=lambda path: path.stem)
+def test_plans_that_ship_are_valid(path: Path, tmp_path: Path):
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens\n0,4,3\n")
+    read_plan(path, traces=[trace])
