@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,21 +17,20 @@ from typing import TYPE_CHECKING, Any
 from simroute.planner.bounds import Bounds
 from simroute.planner.cache import Cache
 from simroute.planner.candidates import Space, space_of
-from simroute.planner.evaluate import Candidate, Evaluator, Verdict
+from simroute.planner.evaluate import Evaluator, Verdict
 from simroute.planner.executor import Executor, ProcessPool
 from simroute.planner.frontier import (
     binding,
     frontier,
-    nearest,
     phrase,
     plan_document,
-    relaxation,
     runner_up,
     shown,
 )
 from simroute.planner.headroom import headroom
 from simroute.planner.judge import Check, worst
 from simroute.planner.loading import load_plan
+from simroute.planner.relax import relaxed
 from simroute.planner.search import Progress, Search
 from simroute.planner.spec import PlanSpec
 from simroute.results.metrics import rounded
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     import pandas
 
 PLAN = "plan.json"
-MOST_RELAXED = 12
-"""Largest fleets replayed whole to see how near an infeasible plan comes."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,7 @@ def _answered(search: Search) -> dict[str, Any]:
     best = search.best
     ranked = sorted((v for v in search.verdicts() if v.meets), key=search.order)
     document: dict[str, Any] = {"name": space.spec.name, "answer": "", "feasible": best is not None}
-    near, relax = (None, []) if best else _relaxed(search)
+    near, relax = (None, []) if best else relaxed(search)
     others = [v for v in ranked if best is not None and v.candidate != best.candidate]
     second = runner_up(best, others) if best else None
     room = headroom(evaluator, best.candidate) if best else None
@@ -233,71 +230,6 @@ def _cheaper(search: Search, best: Verdict) -> list[Verdict]:
         and search.space.usd_per_month(v.candidate.fleet) < cost
     ]
     return sorted(found, key=lambda v: -search.space.usd_per_month(v.candidate.fleet))[: len(used)]
-
-
-def _relaxed(search: Search) -> tuple[Verdict | None, list[dict[str, Any]]]:
-    """The nearest miss of a plan that no fleet fulfils, and what would have to be asked less of."""
-    space, spec = search.space, search.space.spec
-    relax = _without_limits(search) if spec.budget_usd_per_month is not None or spec.quotas else None
-    if relax is not None:
-        return relax
-    tops = [_largest(space, o) for o in range(len(space.options))]
-    refused = [search.bounds.variants_refused((o,)) for o in range(len(space.options))]
-    order = sorted(
-        (o for o in range(len(tops)) if tops[o]),
-        key=lambda o: (refused[o] == "quality", refused[o] is not None, search.bounds.least(o) / tops[o]),
-    )
-    if not search.evaluator.stopped:
-        asked = [Candidate(((o, tops[o]),), p) for o in order[:3] for p in range(len(spec.policies))]
-        search.evaluator.ask_whole(asked[:MOST_RELAXED])
-    near = nearest(search.verdicts(), lambda v: space.usd_per_month(v.candidate.fleet))
-    broken = [] if near is None else [relaxation(check) for check in near.violations]
-    return near, [*_unreachable(space, search.bounds), *broken]
-
-
-def _largest(space: Space, option: int) -> int:
-    """The most replicas of an option that quotas, budget and sizes allow; 0 where they allow none."""
-    limits = space.options[option].replicas
-    counts = range(limits.max, limits.min - 1, -1)
-    return next((n for n in counts if space.refusal(((option, n),)) is None), 0)
-
-
-def _unreachable(space: Space, bounds: Bounds) -> list[dict[str, Any]]:
-    """Quality floors that no variant reaches."""
-    found = []
-    for c, name in enumerate(space.classes):
-        floor = space.built.quality_floor.get(name)
-        if floor is not None and not bounds.able[:, c].any():
-            scores = [pool.variant.quality[name][0] for pool in space.built.pools if name in pool.variant.quality]
-            reach = max(scores, default=0.0)
-            text = f"relax the quality floor of {name} from {floor:g} to {reach:g}, the best that any variant reaches"
-            found.append({"constraint": "quality_floor", "class": name, "limit": floor, "needed": reach, "text": text})
-    return found
-
-
-def _without_limits(search: Search) -> tuple[Verdict | None, list[dict[str, Any]]] | None:
-    """The same search without budget and quotas: the cheapest fleet that would do, and what it breaks."""
-    spec = search.space.spec
-    free = spec.model_copy(update={"budget_usd_per_month": None, "quotas": {}})
-    space = replace(search.space, spec=free)
-    evaluator = replace(search.evaluator, space=space, verdicts={})
-    wider = Search(evaluator, replace(search.bounds, space=space), search.progress)
-    wider.run()
-    best = wider.best
-    search.evaluator.stopped = evaluator.stopped
-    if best is None:
-        return None
-    fleet = best.candidate.fleet
-    from simroute.planner.judge import cheap_checks
-
-    limits = [check for check in cheap_checks(search.space, fleet) if not check.kept]
-    near = replace(best, checks=(*limits, *best.checks))
-    return near, [_limit_relaxation(check) for check in limits]
-
-
-def _limit_relaxation(check: Check) -> dict[str, Any]:
-    text = f"raise {phrase(check)} from {shown(check, check.limit)} to {shown(check, check.value)}"
-    return relaxation(check) | {"text": text}
 
 
 def _with_less(cheaper: Sequence[Verdict], bound: Sequence[Check]) -> str:
