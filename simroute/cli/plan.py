@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from simroute.cli.assertions import JunitOpt, enforce, parse, ready, record
 from simroute.cli.run import EXIT_INTERRUPTED
 from simroute.cli.scenario import SetOpt, TraceOpt
 
@@ -21,7 +22,13 @@ EXIT_INFEASIBLE = 3
 BEST = "best"
 """What assertions are about."""
 PlanArg = Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file (YAML).")]
-OutputOpt = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write plan.json there.")]
+OutputOpt = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="DIR", help="Write plan.json, page, tables and what is emitted there."),
+]
+    Path | None,
+    typer.Option("-o", "--output", metavar="DIR", help="Write plan.json, page, tables and what is emitted there."),
+]
 CacheOpt = Annotated[
     Path | None,
     typer.Option("--cache", metavar="DIR", help="Keep and reuse replays there. [.simroute-cache in -o DIR]"),
@@ -31,6 +38,13 @@ AssertOpt = Annotated[
     list[str] | None,
     typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'cost_usd_per_month < $9000' (repeatable)."),
 ]
+EmitOpt = Annotated[
+    list[str] | None,
+    typer.Option("--emit", metavar="KIND", help="Also write the plan as vllm, compose, k8s or production-stack files."),
+]
+ExecutorOpt = Annotated[str, typer.Option("--executor", metavar="E", help="processes, or ray.")]
+RayOpt = Annotated[str | None, typer.Option("--ray-address", metavar="A", help="Address of the Ray cluster.")]
+_SUITE = "simroute plan"
 _EXAMPLES = "'cost_usd_per_month < $9000' or 'headroom >= 1.2'"
 
 
@@ -49,20 +63,24 @@ def plan(
         bool, typer.Option("--dry-run", help="Read and check everything, say what is searched.")
     ] = False,
     assert_: AssertOpt = None,
+    junit: JunitOpt = None,
+    emit: EmitOpt = None,
+    executor: ExecutorOpt = "processes",
+    ray_address: RayOpt = None,
 ) -> None:
     """Find the cheapest fleet and routing policy that keep every promise of a plan file, and prove it.
 
     An assertion is about the best plan: any number of its summary, or headroom, gpus and cost_usd_per_month. Exit code
     3 says that no fleet keeps every promise. Ctrl-C keeps what is done.
     """
-    from simroute.cli.assertions import enforce, parse
-    from simroute.planner.executor import ProcessPool
+    from simroute.planner.executor import executor_named
     from simroute.planner.loading import read_plan
     from simroute.planner.plan import plan as search
     from simroute.results.store import prepare
 
     loaded = read_plan(plan, overrides=set_ or (), traces=trace or ())
     assertions = [parse(text, [BEST], _metrics(), what="plan", examples=_EXAMPLES) for text in assert_ or ()]
+    kinds = _kinds(emit or (), output)
     for warning in () if quiet else loaded.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if dry_run:
@@ -70,18 +88,22 @@ def plan(
         return
     if output:
         prepare(output)
+    ready(junit)
+    workers = executor_named(executor, jobs=jobs, ray_address=ray_address)
     with shown_search(hidden=quiet) as progress:
         kept = _cache(cache, output, quiet=quiet)
-        result = search(loaded.spec, seed=seed, exact=exact, executor=ProcessPool(jobs), cache=kept, progress=progress)
-    _store(result, output)
+        result = search(loaded.spec, seed=seed, exact=exact, executor=workers, cache=kept, progress=progress)
+    _store(result, output, kinds)
     _show(result, json=json, quiet=quiet, output=output)
     if result.interrupted:
         unchecked = ", assertions were not checked" * bool(assertions)
         typer.echo(f"warning: interrupted: fleets that were not simulated may be cheaper{unchecked}", err=True)
+        record(junit, _SUITE, [(each, ()) for each in assertions], skipped="the search was interrupted")
         raise typer.Exit(EXIT_INTERRUPTED)
     if not result.feasible:
+        record(junit, _SUITE, [(each, ()) for each in assertions], skipped="no fleet keeps every promise")
         raise typer.Exit(EXIT_INFEASIBLE)
-    enforce(assertions, {BEST: _asserted(result.document)})
+    enforce(assertions, {BEST: _asserted(result.document)}, suite=_SUITE, junit=junit)
 
 
 def _metrics() -> dict[str, tuple[tuple[str, ...], str]]:
@@ -133,12 +155,38 @@ def shown_search(*, hidden: bool) -> Iterator[Callable[[float, str], None] | Non
         yield advance
 
 
-def _store(result: PlanResult, output: Path | None) -> None:
-    if output:
-        from simroute.planner.plan import PLAN
-        from simroute.results.store import json_text, write_text
+def _kinds(kinds: Sequence[str], output: Path | None) -> tuple[str, ...]:
+    """The kinds of files to emit, refused before hours are spent."""
+    from simroute.errors import UsageError, unknown
+    from simroute.planner.emit import KINDS
 
-        write_text(output / PLAN, json_text(result.document))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UsageError(f"--emit {kind}: {unknown('kind', kind, KINDS)}")
+    if kinds and output is None:
+        raise UsageError(f"--emit {kinds[0]}: give -o DIR, where the files go")
+    return tuple(kinds)
+
+
+def _store(result: PlanResult, output: Path | None, kinds: Sequence[str]) -> None:
+    """plan.json, the same as a page, Markdown and CSV, and the best plan's files in a folder a kind."""
+    if not output:
+        return
+    from simroute.planner.emit import emit
+    from simroute.planner.plan import PLAN
+    from simroute.report.plan_page import render
+    from simroute.report.plan_text import csv_text, markdown
+    from simroute.results.store import json_text, prepare, write_text
+
+    document = result.document
+    write_text(output / PLAN, json_text(document))
+    texts = {"plan.html": render(document), "plan.md": markdown(document), "plan.csv": csv_text(document)}
+    for name, text in texts.items():
+        write_text(output / name, text)
+    for kind in kinds if document["best"] else ():
+        for name, text in emit(kind, document["best"], document).items():
+            path = output / kind / name
+            write_text(prepare(path.parent) / path.name, text)
 
 
 def _show(result: PlanResult, *, json: bool, quiet: bool, output: Path | None) -> None:
@@ -153,7 +201,7 @@ def _show(result: PlanResult, *, json: bool, quiet: bool, output: Path | None) -
 
     print_plan(result.document, sys.stdout)
     if output:
-        typer.echo(f"\nwritten: {output}/ (plan.json)")
+        typer.echo(f"\nwritten: {output}/ (plan.json, plan.html, plan.md, plan.csv)")
 
 
 def _described(spec: PlanSpec) -> str:
