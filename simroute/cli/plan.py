@@ -26,9 +26,6 @@ OutputOpt = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="DIR", help="Write plan.json, page, tables and what is emitted there."),
 ]
-    Path | None,
-    typer.Option("-o", "--output", metavar="DIR", help="Write plan.json, page, tables and what is emitted there."),
-]
 CacheOpt = Annotated[
     Path | None,
     typer.Option("--cache", metavar="DIR", help="Keep and reuse replays there. [.simroute-cache in -o DIR]"),
