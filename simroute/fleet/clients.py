@@ -109,6 +109,7 @@ class Users(_Thinking):
         super().__init__(env, take, sent_s, options, seed)
         assert options.users is not None
         self._requests = requests
+        self._upcoming = next(requests, None)
         self._over = over
         for _ in range(options.users):
             self._at(0.0, self._next)
@@ -119,10 +120,11 @@ class Users(_Thinking):
             self._at(self._env.now + self._think_s(request), self._next)
 
     def _next(self) -> None:
-        request = next(self._requests, None)
+        request = self._upcoming
         if request is not None:
+            self._upcoming = next(self._requests, None)
             self._send(request)
-        else:
+        if self._upcoming is None and not self.done:  # (nobody thinks any longer than somebody waits)
             self.done = True
             self._over()
 
@@ -162,8 +164,8 @@ class Sessions(_Thinking):
         if request.session < 0:
             return
         think_s = self._think_s(request)
-        if think_s:
-            self._waiting += 1  # the run is not over while somebody thinks
+        if think_s and (self._turns[request.session] or not self._open.done):
+            self._waiting += 1  # the run is not over while somebody thinks of what to ask next
             self._at(self._env.now + think_s, lambda: self._thought(request.session, 1))
         else:
             self._thought(request.session, 0)

@@ -175,7 +175,7 @@ class Cluster:
         """
         try:
             answer = ask(request, self.snapshots)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self.fault(request, error, method) from error
         try:
             number, reason = answer

@@ -38,7 +38,7 @@ class Direct:
         """A client sends `request` now."""
         try:
             decision = self._choose(request, self._snapshots)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._cluster.fault(request, error) from error
         index = request.index
         try:

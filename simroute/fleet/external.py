@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -34,7 +35,7 @@ class ExternalReplica:
         self._observer = observer
         self._draws = draws
         self._ends: dict[EngineRequest, tuple[float, float]] = {}  # in flight: when the first token comes, tpot_s
-        self._minute: list[float] = []  # when the requests of the last minute came
+        self._minute: deque[float] = deque()  # when the requests of the last minute came, where they are counted
         self.usd = 0.0
         self.prefill_tokens = 0
         self.output_tokens = 0
@@ -46,11 +47,10 @@ class ExternalReplica:
 
     def accepts(self) -> bool:
         """Whether its rate limit lets a request in now."""
-        limit, now = self._terms.requests_per_minute, self._env.now
-        if limit is None:
-            return True
-        self._minute = [at_s for at_s in self._minute if at_s > now - MINUTE_S]
-        return len(self._minute) < limit
+        limit, minute, now = self._terms.requests_per_minute, self._minute, self._env.now
+        while minute and minute[0] <= now - MINUTE_S:
+            minute.popleft()
+        return limit is None or len(minute) < limit
 
     def submit(self, request: EngineRequest) -> None:
         """A request arrives now."""

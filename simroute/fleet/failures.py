@@ -6,6 +6,7 @@ Every place draws from a stream of its own, so that all policies meet the same l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,10 @@ def keep_failing(cluster: Cluster, gateway: Gateway, failures: Failures) -> None
     Raises UsageError for a straggler that does not exist.
     """
     faults = _Faults(cluster, gateway)
-    for crashes in failures.crashes:
-        faults.crash(crashes)
-    for spot in failures.spot:
-        faults.preempt(spot)
+    for number, crashes in enumerate(failures.crashes):
+        faults.crash(crashes, number)
+    for number, spot in enumerate(failures.spot):
+        faults.preempt(spot, number)
     for outage in failures.outages:
         faults.at(outage.at_s, lambda outage=outage: faults.lose(outage))  # type: ignore[misc]
     for straggler in failures.stragglers:
@@ -55,14 +56,15 @@ class _Faults:
         self._gateway = gateway
         self._env = cluster.env
         self._life = cluster.life
+        self._factors: dict[tuple[int, int], list[float]] = {}  # of what is in a place: how much slower it is, and why
 
     def at(self, at_s: float, act: Callable[[], None]) -> None:
         """`act()` at `at_s`."""
         self._env.schedule_at(StandingEvent(self._env, lambda _now: act()), NORMAL, at_s)
 
-    def crash(self, crashes: Crashes) -> None:
-        """Engines crash once in `mtbf_s` on average while they are up."""
-        draws = self._draws("crash")
+    def crash(self, crashes: Crashes, number: int) -> None:
+        """Engines crash once in `mtbf_s` on average while they are up; `number` tells entries of the plan apart."""
+        draws = self._draws("crash", number)
         life = self._life
 
         def up(slot: Slot) -> None:
@@ -71,9 +73,9 @@ class _Faults:
 
         life.ups.append(up)
 
-    def preempt(self, spot: Spot) -> None:
-        """Machines are taken back, with a notice, and replaced."""
-        draws = self._draws("spot")
+    def preempt(self, spot: Spot, entry: int) -> None:
+        """Machines are taken back, with a notice, and replaced; `entry` tells entries of the plan apart."""
+        draws = self._draws("spot", entry)
         life = self._life
 
         def up(slot: Slot) -> None:
@@ -90,7 +92,7 @@ class _Faults:
 
         def taken(slot: Slot, number: int) -> None:
             if slot.life == number:
-                life.lose(slot, PREEMPTED)
+                life.lose([slot], PREEMPTED)
             self.at(self._env.now + spot.gap_s, lambda: follow(slot))
 
         def follow(slot: Slot) -> None:
@@ -113,7 +115,7 @@ class _Faults:
             slot.held += 1
         for slot in used:
             slot.due = True
-            self._life.lose(slot, OUTAGE)
+        self._life.lose(used, OUTAGE)
 
         def end() -> None:
             for slot in hit:
@@ -133,12 +135,15 @@ class _Faults:
         """The replica in a place gets slow for a while; one that takes its place meanwhile is not."""
         if not isinstance(slot.replica, Replica):
             return
-        slot.replica.slow_down(straggler.factor)
+        factors = self._factors.setdefault((slot.number, slot.life), [])
+        factors.append(straggler.factor)
+        slot.replica.slow_down(math.prod(factors))
         self._life.note(slot, "slow")
 
         def normal(slot: Slot) -> None:
             if isinstance(slot.replica, Replica):
-                slot.replica.slow_down(1.0)
+                factors.remove(straggler.factor)
+                slot.replica.slow_down(math.prod(factors))
                 self._life.note(slot, "normal")
 
         self._life.later(straggler.duration_s, slot, normal)
@@ -156,14 +161,14 @@ class _Faults:
         if slot.state is State.DOWN and slot.pool.name not in self._cluster.options.scaling:
             self._life.order(slot)
 
-    def _draws(self, what: str) -> Callable[[Slot], np.random.Generator]:
+    def _draws(self, what: str, entry: int) -> Callable[[Slot], np.random.Generator]:
         """The stream of each place for this kind of fault."""
         streams: dict[int, np.random.Generator] = {}
         seed = self._cluster.seed
 
         def draws(slot: Slot) -> np.random.Generator:
             if slot.number not in streams:
-                streams[slot.number] = rng.stream(seed, what, slot.number)
+                streams[slot.number] = rng.stream(seed, what, slot.number, *([entry] if entry else []))
             return streams[slot.number]
 
         return draws

@@ -20,10 +20,10 @@ from simroute.fleet.external import ExternalReplica
 from simroute.fleet.options import FleetOptions
 from simroute.fleet.slot import Slot, State
 from simroute.fleet.watch import PoolWatch
-from simroute.policy.admission import FleetLoad
+from simroute.policy.admission import AdmissionChain, FleetLoad
 from simroute.policy.context import NO_REPLICA
 from simroute.policy.gateway_queue import WAITED_TOO_LONG
-from simroute.policy.snapshot import Reviewer, RoutingPolicy
+from simroute.policy.snapshot import Decision, Reviewer, RoutingPolicy
 from simroute.results.run import Status
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Gateway:
         self._snapshots = cluster.snapshots
         self._slots = cluster.slots
         self._queue = options.queue
+        self._admission = AdmissionChain(options.admission)
         self._outside = any(slot.pool.external for slot in self._slots)  # who always has room
         self._calls: dict[int, Call] = {}
         self._free_s = 0.0  # when the router has handled what has come
@@ -150,13 +151,13 @@ class Gateway:
 
     def _refusal(self, request: EngineRequest, now: float) -> str | None:
         """Why admission does not let `request` in; None: it does."""
-        rules, load = self._options.admission, self._load
-        if rules:
+        load = self._load
+        if self._options.admission:
             load.held = self.held
             load.waiting = sum(snapshot.num_requests_waiting for snapshot in self._snapshots)
             load.completions_per_s *= exp((self._answered_s - now) / RECENT_S)
             self._answered_s = now
-        return next((reason for rule in rules if (reason := rule.admit(request, load, now)) is not None), None)
+        return self._admission.admit(request, load, now)
 
     def _route(self, call: Call) -> None:
         """Ask the policy where the attempt goes, and send it there."""
@@ -254,17 +255,18 @@ class Gateway:
         """Whether the policy wants a better answer than the one of replica `number`, which its client has not seen."""
         review = self._review
         assert review is not None
-        answered = call.request
+        call.done_tokens = 0
+        request = call.attempt(now)  # what may be sent on: the router's time and the trace's own prefix ids
 
         def ask(request: EngineRequest, snapshots: Sequence[object]) -> object:
-            return review(answered, number, self._snapshots) or (NOWHERE, "")
+            return review(request, number, self._snapshots) or (NOWHERE, "")
 
-        where, reason = self._cluster.decide(ask, answered, "review")
-        self._first_token_s[answered.index] = now  # the answer is passed on as a whole
+        where, reason = self._cluster.decide(ask, request, "review")
+        self._first_token_s[request.index] = now  # the answer is passed on as a whole
         if where == NOWHERE and not reason:
             return False
-        call.done_tokens = 0
-        call.attempt(now)
+        if where == number:
+            raise self._cluster.fault(request, Decision(where), "review")
         if where >= 0:
             self._send(call, where)
         else:
@@ -348,9 +350,18 @@ class Gateway:
             self._recorder.unanswered(index, status, reason)
             self._recorder.left_s[index] = self._env.now
         if self.ended is not None:
-            self.ended(call.original)
+            self._tell(self.ended, call, status)
         self._pump()
         self._cluster.see_whether_over()
+
+    def _tell(self, ended: Callable[[EngineRequest], None], call: Call, status: Status) -> None:
+        """A client that waits for answers has its own, when what it takes outside the engine has passed."""
+        terms = self._slots[self._recorder.replica[call.original.index]].pool.request
+        outside_s = terms.overhead_s(call.original.input_tokens) if status is Status.COMPLETED else 0.0
+        if outside_s:
+            self._at(self._env.now + outside_s, lambda: ended(call.original))
+        else:
+            ended(call.original)
 
     # -- the queue, the router ----------------------------------------------------------------------------------------
 
@@ -386,9 +397,10 @@ class Gateway:
         assert queue is not None
         self._expiry_s = None
         for request in queue.expire(self._env.now):
-            call = self._calls[request.index]
-            call.held = False
-            self._refuse(call, Status.REJECTED, WAITED_TOO_LONG)
+            call = self._calls.get(request.index)
+            if call is not None and call.held and call.request is request:  # its client may have left meanwhile
+                call.held = False
+                self._refuse(call, Status.REJECTED, WAITED_TOO_LONG)
         self._expire_later()
 
     def _pump(self) -> None:
@@ -418,7 +430,7 @@ class Gateway:
 
     def restart(self, down_s: float) -> None:
         """The router dies now with all its connections and everything it knew; it is back in `down_s` seconds."""
-        self._back_s = self._env.now + down_s
+        self._back_s = max(self._back_s, self._env.now + down_s)
         self._free_s = 0.0
         self._load.completions_per_s = 0.0
         for slot in self._slots:

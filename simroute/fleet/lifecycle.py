@@ -83,13 +83,15 @@ class Lifecycle:
         self._end(slot, State.STARTING, "crash", CRASHED)
         self._start(slot, slot.pool.startup.restart_s)
 
-    def lose(self, slot: Slot, reason: str) -> None:
-        """The machine under a place is gone, with whatever was running or starting there."""
-        if slot.state is State.DOWN:
-            return
-        slot.crashes += 1
-        self._end(slot, State.DOWN, "lost", reason)
-        slot.give_back(self._env.now)
+    def lose(self, slots: Sequence[Slot], reason: str) -> None:
+        """The machines under these places are gone at once, with whatever was running or starting there."""
+        for slot in slots:  # nothing that one of them loses may be sent to another
+            self._members.set(slot.number, False)
+        for slot in slots:
+            if slot.state is not State.DOWN:
+                slot.crashes += 1
+                self._end(slot, State.DOWN, "lost", reason)
+                slot.give_back(self._env.now)
 
     def note(self, slot: Slot, what: str) -> None:
         """Write an event of `slot` down."""

@@ -45,7 +45,8 @@ class External:
     """Somebody else's endpoint, paid by the token: how fast it answers and what it costs.
 
     A request waits `ttft_s` for its first token and `tpot_s` for each other, both times a lognormal factor whose
-    logarithm has the standard deviation `spread`. Beyond `requests_per_minute` it answers 429 (None: no limit).
+    logarithm has the standard deviation `spread`. Beyond `requests_per_minute` in any
+    60 s it answers 429 (None: no limit).
     """
 
     usd_per_1m_input_tokens: float

@@ -129,16 +129,18 @@ def _sound_top(run: FleetRun, times: Latencies, arrived: Bools, label: Stability
     """The highest quantile that can be stated.
 
     Overloaded: no tail at all. Cut off: requests still unfinished after more time than 99% of the others needed would
-    all lie above the quantile sought, so a share of them of 1 - q or more hides quantile q.
+    all lie above the quantile sought, so a share of them of 1 - q or more hides quantile q. So do requests that failed
+    or whose clients left: they had waited, in vain.
     """
     if label is Stability.OVERLOADED:
         return _OVERLOADED_TOP
     unfinished = arrived & (run.status == Status.UNFINISHED)
-    if not unfinished.any():
+    in_vain = int(np.count_nonzero(arrived & np.isin(run.status, (Status.FAILED, Status.CANCELLED))))
+    if not unfinished.any() and not in_vain:
         return 1.0
     usual_s = statistics(times.e2e_s)["p99"]
     age_s = run.end_s - run.arrival_s[unfinished]
-    late = int(np.count_nonzero(~(age_s <= usual_s)))
+    late = in_vain + int(np.count_nonzero(~(age_s <= usual_s)))
     return 1.0 - late / (late + int(np.count_nonzero(run.status == Status.COMPLETED)))
 
 
@@ -206,7 +208,9 @@ def _kv_usage(run: FleetRun, columns: Sequence[int]) -> dict[str, float]:
 def _cost(replicas: Sequence[ReplicaTotals], duration_s: float, output_tokens: int) -> dict[str, float]:
     """The bill, busy or not: replicas are rented by the hour, and other people's endpoints paid by the token."""
     run_usd = sum(r.usd for r in replicas)
-    hourly = run_usd / (duration_s / SECONDS_PER_HOUR) if duration_s else sum(r.usd_per_hour for r in replicas)
+    hourly = (
+        run_usd / (duration_s / SECONDS_PER_HOUR) if duration_s else sum(r.usd_per_hour for r in replicas if r.starts)
+    )
     return {
         "cost_usd_per_month": hourly * HOURS_PER_MONTH,
         "cost_usd_per_1m_output_tokens": _ratio(run_usd * 1e6, output_tokens),
@@ -367,7 +371,8 @@ def _notes(run: FleetRun, label: Stability, top: float, tenants: int) -> list[st
     if label is not Stability.STABLE:
         notes.append(_queue_note(label, pool_stability(run)))
     if label is not Stability.OVERLOADED and top < max(PERCENTILES) / 100:
-        notes.append(f"{1 - top:.2%} of the requests were cut off: percentiles above {top:.2%} are unknown")
+        why = f"{1 - top:.2%} of the requests were cut off or got no answer"
+        notes.append(f"{why}: percentiles above {top:.2%} are unknown")
     clipped = int(np.count_nonzero(generated_tokens(run) < run.trace.output_tokens))
     if clipped:
         notes.append(f"max_model_len cut {clipped:,} answers short, as vLLM does")
