@@ -145,7 +145,7 @@ class Sessions(_Thinking):
         super().__init__(env, take, sent_s, options, seed)
         self._over = over
         self._turns: dict[int, deque[EngineRequest]] = {}  # of sessions that wait for an answer: what comes next
-        self._waiting = 0
+        self._waiting = 0  # turns that are due: who thinks without one has nothing more to ask, once the trace is over
         self._open = OpenLoop(env, requests, self._due, self._see)
 
     def _due(self, request: EngineRequest) -> None:
@@ -164,15 +164,13 @@ class Sessions(_Thinking):
         if request.session < 0:
             return
         think_s = self._think_s(request)
-        if think_s and (self._turns[request.session] or not self._open.done):
-            self._waiting += 1  # the run is not over while somebody thinks of what to ask next
-            self._at(self._env.now + think_s, lambda: self._thought(request.session, 1))
+        if think_s:
+            self._at(self._env.now + think_s, lambda: self._thought(request.session))
         else:
-            self._thought(request.session, 0)
+            self._thought(request.session)
 
-    def _thought(self, session: int, thinking: int) -> None:
+    def _thought(self, session: int) -> None:
         """The session's last answer has been read: its next turn goes out, if it is due."""
-        self._waiting -= thinking
         turns = self._turns[session]
         if turns:
             self._waiting -= 1
