@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from claim_fleets import Fleet, Found, Replica, ms
-from ruamel.yaml import YAML
 
 import simroute
 from simroute.hardware.steptime import Batch
@@ -23,6 +22,7 @@ from simroute.scenario.build import build
 from simroute.workload.columns import Coded
 from simroute.workload.formats import write_trace
 from simroute.workload.synth import MixSpec, synthesize
+from simroute.yamlfile import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 BEFORE, AFTER = ROOT / "scenarios/claim_static_tier.yaml", ROOT / "scenarios/claim_quant_routing.yaml"
@@ -59,7 +59,7 @@ def traffic(hard: float | None = None, cv: float = 1.0, seed: int | None = None,
 
     What is left out is as in traces/claim.yaml. `by_class` writes the class where the tier stands.
     """
-    data = YAML(typ="safe").load((ROOT / "traces/claim.yaml").read_text(encoding="utf-8"))
+    data = parse((ROOT / "traces/claim.yaml").read_text(encoding="utf-8")).value
     arrivals = [(one["request_class"], one["arrivals"]) for one in data["streams"]]
     rate = sum(process["rate_per_s"] for _, process in arrivals)
     for request_class, process in arrivals:

@@ -8,7 +8,7 @@ Imports scenario and everything below it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from simroute.errors import UsageError
 from simroute.fleet.cluster import simulate
 from simroute.fleet.options import ClientOptions, FleetOptions
-from simroute.fleet.pool import Pool
+from simroute.fleet.pool import NOTHING, Pool
 from simroute.hardware import catalogue
 from simroute.policy.snapshot import Decision, Snapshot
 from simroute.results.extrapolation import extrapolated
@@ -201,7 +201,7 @@ def capacity(
 def saturation_rps(pool: Pool, input_tokens: int, output_tokens: int, seed: int = 0) -> float:
     """Requests a second that one replica of `pool` finishes when every seat is always taken.
 
-    A closed loop with a user for each seat. The first answer of each has a length drawn evenly from 1 to
+    A closed loop with a user for each seat, who wait for nothing outside the engine. The first answer of each has a length drawn evenly from 1 to
     `output_tokens`, as if it had begun earlier, so that the seats do not march in step. Counted is what ends between
     the last of those and the last new request.
     """
@@ -210,7 +210,7 @@ def saturation_rps(pool: Pool, input_tokens: int, output_tokens: int, seed: int 
     lengths = np.full(requests, output_tokens)
     lengths[:seats] = stream(seed, "capacity", "start").integers(1, output_tokens + 1, seats)
     trace = Trace.build(arrival_s=np.zeros(requests), input_tokens=input_tokens, output_tokens=lengths)
-    run = _alone(pool, trace, seed, FleetOptions(clients=ClientOptions(users=seats)))
+    run = _alone(replace(pool, request=NOTHING), trace, seed, FleetOptions(clients=ClientOptions(users=seats)))
     ended = np.sort(run.finish_s)[seats : requests - seats]
     return float((len(ended) - 1) / (ended[-1] - ended[0]))
 

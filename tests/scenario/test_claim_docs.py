@@ -39,9 +39,9 @@ def test_the_page_shows_what_the_scenarios_give(scenario, policy, begin):
 
 
 def test_the_traffic_is_made_from_its_specification():
-    from ruamel.yaml import YAML
+    from simroute.yamlfile import parse
 
-    spec = YAML(typ="safe").load((ROOT / "traces/claim.yaml").read_text(encoding="utf-8"))
+    spec = parse((ROOT / "traces/claim.yaml").read_text(encoding="utf-8")).value
     trace = synthesize(MixSpec.model_validate(spec))
     assert trace.fingerprint() == read_trace(ROOT / "traces/claim.parquet").fingerprint()
 
