@@ -201,9 +201,9 @@ def capacity(
 def saturation_rps(pool: Pool, input_tokens: int, output_tokens: int, seed: int = 0) -> float:
     """Requests a second that one replica of `pool` finishes when every seat is always taken.
 
-    A closed loop with a user for each seat, who wait for nothing outside the engine. The first answer of each has a length drawn evenly from 1 to
-    `output_tokens`, as if it had begun earlier, so that the seats do not march in step. Counted is what ends between
-    the last of those and the last new request.
+    A closed loop with a user for each seat, who wait for nothing outside the engine. The first answer of each has a
+    length drawn evenly from 1 to `output_tokens`, as if it had begun earlier, so that the seats do not march in step.
+    Counted is what ends between the last of those and the last new request.
     """
     seats = _seats(pool, input_tokens + output_tokens)
     requests = max(CYCLES * seats, 2 * seats + _FEWEST)
