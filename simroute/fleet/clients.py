@@ -6,6 +6,7 @@ May import engine, fleet's other files and rng.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -63,17 +64,32 @@ class OpenLoop:
         self._over()
 
 
-class _Thinking:
+class _Thinking(ABC):
     """What those share who wait for answers: times to think, drawn for each request, and when it really arrived."""
 
-    def __init__(self, env: Clock, take: Take, sent_s: array[float], options: ClientOptions, seed: int) -> None:
+    def __init__(
+        self,
+        env: Clock,
+        requests: Iterator[EngineRequest],
+        take: Take,
+        over: Callable[[], None],
+        sent_s: array[float],
+        options: ClientOptions,
+        seed: int,
+    ) -> None:
         self.done = False
         self.sent = 0
         self._env = env
         self._take = take
+        self._over = over
         self._sent_s = sent_s
         self._options = options
         self._seed = seed
+        self._begin(requests)
+
+    @abstractmethod
+    def _begin(self, requests: Iterator[EngineRequest]) -> None:
+        """Set out to send `requests`."""
 
     def _send(self, request: EngineRequest) -> None:
         """`request` is sent now."""
@@ -96,22 +112,12 @@ class _Thinking:
 class Users(_Thinking):
     """So many users take the trace's requests in order, each the next when its last has ended and it has thought."""
 
-    def __init__(
-        self,
-        env: Clock,
-        requests: Iterator[EngineRequest],
-        take: Take,
-        over: Callable[[], None],
-        sent_s: array[float],
-        options: ClientOptions,
-        seed: int,
-    ) -> None:
-        super().__init__(env, take, sent_s, options, seed)
-        assert options.users is not None
+    def _begin(self, requests: Iterator[EngineRequest]) -> None:
+        users = self._options.users
+        assert users is not None
         self._requests = requests
         self._upcoming = next(requests, None)
-        self._over = over
-        for _ in range(options.users):
+        for _ in range(users):
             self._at(0.0, self._next)
 
     def ended(self, request: EngineRequest) -> None:
@@ -132,21 +138,10 @@ class Users(_Thinking):
 class Sessions(_Thinking):
     """Each session's turns come one after another: at the trace's time, or when the last answer was read, if later."""
 
-    def __init__(
-        self,
-        env: Clock,
-        requests: Iterator[EngineRequest],
-        take: Take,
-        over: Callable[[], None],
-        sent_s: array[float],
-        options: ClientOptions,
-        seed: int,
-    ) -> None:
-        super().__init__(env, take, sent_s, options, seed)
-        self._over = over
+    def _begin(self, requests: Iterator[EngineRequest]) -> None:
         self._turns: dict[int, deque[EngineRequest]] = {}  # of sessions that wait for an answer: what comes next
         self._waiting = 0  # turns that are due: who thinks without one has nothing more to ask, once the trace is over
-        self._open = OpenLoop(env, requests, self._due, self._see)
+        self._open = OpenLoop(self._env, requests, self._due, self._see)
 
     def _due(self, request: EngineRequest) -> None:
         """The trace says that `request` comes now."""

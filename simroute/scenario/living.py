@@ -6,7 +6,7 @@ May import errors, engine, fleet, policy and, of this room, fleet_models and mod
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,22 +72,24 @@ def startup_of(spec: StartupSpec, weight_bytes: float, gpus: int) -> Startup:
     return Startup(spec.node_s, spec.image_s, weights_s, spec.engine_s)
 
 
-class _NoSteps:
-    """The step times of an endpoint whose steps nobody sees."""
+@dataclass(frozen=True, slots=True)
+class _Stated:
+    """An endpoint's steps as far as its clients see any: a token of each answer every `tpot_s`, whatever the batch."""
 
-    estimated = False
+    tpot_s: float
+    estimated: bool = False
     basis: Basis = "estimated"
 
     def duration_s(self, batch: Batch) -> float:
-        """There are none."""
-        raise NotImplementedError("an external endpoint has no steps")
+        """The stated time per token."""
+        return self.tpot_s
 
     def decode_line(self, decode_seqs: int) -> tuple[float, float]:
-        """There is none."""
-        raise NotImplementedError("an external endpoint has no steps")
+        """The same, at any context."""
+        return self.tpot_s, 0.0
 
-    def drawn(self, rng: np.random.Generator) -> _NoSteps:
-        """Itself."""
+    def drawn(self, rng: np.random.Generator) -> _Stated:
+        """Itself: it is stated, not measured."""
         return self
 
 
@@ -135,7 +137,7 @@ def external_pool(spec: ExternalSpec, classes: Iterable[str]) -> Pool:
         spec.spread,
         spec.requests_per_minute,
     )
-    return Pool(spec.name, 1, variant, engine, _NoSteps(), 0, external=terms)
+    return Pool(spec.name, 1, variant, engine, _Stated(spec.tpot_s), 0, external=terms)
 
 
 def _signals(router: RouterSpec) -> Signals:

@@ -17,6 +17,8 @@ from simroute.planner.emit.flags import VLLM_VERSION, engine_flags, published_na
 from simroute.yamlfile import written
 
 PORT = 8000
+WEIGHTS = "/models/hugging-face"
+"""Where a container keeps what it downloads (HF_HOME), on a volume that outlives it."""
 LONGEST_NAME, LONGEST_FLEET = 40, 20
 """Of a pool's and a fleet's name, so that both together and what Helm adds stay within Kubernetes' 63."""
 WIDTH = 112

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from simroute.planner.emit.common import PORT, Server, about, about_server, comment, servers, yaml
+from simroute.planner.emit.common import PORT, WEIGHTS, Server, about, about_server, comment, servers, yaml
 from simroute.planner.emit.routing import ROUTER_IMAGE, SESSION_KEY, Routing, routing
 from simroute.planner.emit.vllm import plain
 
@@ -77,9 +77,9 @@ def _engine(server: Server) -> dict[str, Any]:
         "image": server.image,
         "entrypoint": ["vllm", "serve"],
         "command": [model, "--host", "0.0.0.0", "--port", str(PORT), *server.flags],
-        "environment": {"HF_TOKEN": "${HF_TOKEN:-}"},
+        "environment": {"HF_TOKEN": "${HF_TOKEN:-}", "HF_HOME": WEIGHTS},
         "ipc": "host",
-        "volumes": [f"{_CACHE}:/root/.cache/huggingface"],
+        "volumes": [f"{_CACHE}:{WEIGHTS}"],
         "healthcheck": {
             "test": ["CMD", "python3", "-c", _HEALTHY],
             "interval": "10s",
@@ -94,7 +94,7 @@ def _engine(server: Server) -> dict[str, Any]:
 def _devices(server: Server, ids: list[str]) -> dict[str, Any]:
     """GPUs by number: asked for by count, every service would get the first ones."""
     if server.vendor != "nvidia":
-        environment = {"HF_TOKEN": "${HF_TOKEN:-}", "HIP_VISIBLE_DEVICES": ",".join(ids)}
+        environment = {"HF_TOKEN": "${HF_TOKEN:-}", "HF_HOME": WEIGHTS, "HIP_VISIBLE_DEVICES": ",".join(ids)}
         return {"devices": ["/dev/kfd", "/dev/dri"], "group_add": ["video"], "environment": environment}
     reservation = {"driver": "nvidia", "device_ids": ids, "capabilities": ["gpu"]}
     return {"deploy": {"resources": {"reservations": {"devices": [reservation]}}}}

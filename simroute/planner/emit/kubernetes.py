@@ -12,6 +12,7 @@ from typing import Any
 from simroute.planner.emit.common import (
     LONGEST_FLEET,
     PORT,
+    WEIGHTS,
     Server,
     about,
     about_server,
@@ -138,7 +139,7 @@ def _container(server: Server) -> dict[str, Any]:
         "image": server.image,
         "command": ["vllm", "serve"],
         "args": [server.placeholder, "--host", "0.0.0.0", "--port", str(PORT), *server.flags],
-        "env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": token}}],
+        "env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": token}}, {"name": "HF_HOME", "value": WEIGHTS}],
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": {
             "requests": {"cpu": str(server.cpus), "memory": server.memory, server.resource: str(server.gpus)},
@@ -150,7 +151,7 @@ def _container(server: Server) -> dict[str, Any]:
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(_LEAVE_S)]}}},
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},
-            {"name": "cache", "mountPath": "/root/.cache/huggingface"},
+            {"name": "cache", "mountPath": WEIGHTS},
         ],
     }
 
