@@ -15,8 +15,8 @@ from simroute.errors import ScenarioError, SimrouteError
 from simroute.hardware import catalogue
 from simroute.planner.spec import PlanSpec
 from simroute.scenario import check
-from simroute.scenario.loader import as_written, resolve_paths, validated
-from simroute.scenario.source import Keys, Problem, Source
+from simroute.scenario.loader import as_written, opened, validated
+from simroute.scenario.source import Keys, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,7 @@ def load_plan(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequen
 
 def read_plan(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[str | Path] = ()) -> LoadedPlan:
     """As `load_plan`, with the warnings. Raises ScenarioError with every problem found."""
-    source = Source.read(Path(path))
-    if not isinstance(source.data, dict) or not source.data:
-        got = "it is empty" if not source.data else f"got {type(source.data).__name__}"
-        raise ScenarioError([f"{path}:1:1 a plan is a mapping with name, traffic and candidates: {got}"])
-    if traces:
-        source.put(("traffic", "traces"), [{} for _ in traces], "--trace")
-    for i, trace in enumerate(traces):
-        source.put(("traffic", "traces", i, "path"), os.path.abspath(trace), f"--trace {trace}")
-    for assignment in overrides:
-        source.override(assignment)
+    source = opened(path, "a plan is a mapping with name, traffic and candidates", overrides, traces)
     _resolve(source.data, Path(path).parent)
     spec, problems = validated(source.data, PlanSpec)
     problems += check.problems(check.parts_of({k: v for k, v in source.data.items() if k != "pools"}))
@@ -56,8 +47,7 @@ def read_plan(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequen
 
 
 def _resolve(data: dict[str, Any], base: Path) -> None:
-    """Let relative paths start at the plan file."""
-    resolve_paths(data, base)
+    """Let paths of the candidates' models start at the plan file too."""
     candidates = data.get("candidates")
     for item in candidates if isinstance(candidates, list) else ():
         models = item.get("model") if isinstance(item, dict) else None

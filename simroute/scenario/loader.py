@@ -59,10 +59,18 @@ def load(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[st
 
 def read(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[str | Path] = ()) -> Loaded:
     """As `load`, with the warnings."""
+    return _validate(opened(path, "a scenario is a mapping with name, traffic and pools", overrides, traces))
+
+
+def opened(path: str | Path, shape: str, overrides: Sequence[str], traces: Sequence[str | Path]) -> Source:
+    """The file with traces and overrides in their places and every path resolved; `shape` is what it must be.
+
+    Raises ScenarioError for a file that is no mapping, UsageError for overrides that cannot be made.
+    """
     source = Source.read(Path(path))
     if not isinstance(source.data, dict) or not source.data:
         got = "it is empty" if not source.data else f"got {type(source.data).__name__}"
-        raise ScenarioError([f"{path}:1:1 a scenario is a mapping with name, traffic and pools: {got}"])
+        raise ScenarioError([f"{path}:1:1 {shape}: {got}"])
     if traces:
         source.put(("traffic", "traces"), [{} for _ in traces], "--trace")
     for i, trace in enumerate(traces):
@@ -70,7 +78,7 @@ def read(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[st
     for assignment in overrides:
         source.override(assignment)
     resolve_paths(source.data, Path(path).parent)
-    return _validate(source)
+    return source
 
 
 def changed(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:

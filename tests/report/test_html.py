@@ -2,11 +2,11 @@
 
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from report.browser import CHROMIUM, charts_drawn
+from report.pages import Tags
 from results.runs import make_replica, make_run, make_trace, reject
 
 from simroute.report.cells import Cell, Grid, Header, comparison, quality_by_class, tenants
@@ -50,24 +50,6 @@ def without_plotly(text):
 
     assert text.count(get_plotlyjs()) == 1
     return text.replace(get_plotlyjs(), "")
-
-
-class Tags(HTMLParser):
-    """Collects open elements to prove that every one is closed in order, and every address that an element names."""
-
-    VOID = frozenset({"meta", "link", "br", "img"})
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.addresses = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.addresses += [value for name, value in attrs if name in ("src", "href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def test_the_page_is_well_formed_and_names_no_address(page):

@@ -9,10 +9,10 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 
 import pytest
 from planner.plans import big_pool, document, infeasible, plan, pool, violation
+from report.pages import Tags
 
 from simroute.report import plan_cells as cells
 from simroute.report import plan_words as words
@@ -37,22 +37,6 @@ def own(page):
 @pytest.fixture(scope="module")
 def page():
     return render(document())
-
-
-class Tags(HTMLParser):
-    VOID = frozenset({"meta", "link", "br", "img"})
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.addresses = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.addresses += [value for name, value in attrs if name in ("src", "href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def texts(grid):
