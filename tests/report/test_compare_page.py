@@ -3,9 +3,9 @@
 import io
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
+from report.pages import Tags
 from results.runs import make_run, make_trace
 
 from simroute.report.compare import HEADLINES, differences, groups, places, print_comparison
@@ -102,22 +102,6 @@ def test_the_terminal_says_the_answer_first_and_explains_the_rest():
     assert "\x1b" not in text
     tables = [line for line in text.splitlines() if not line.startswith(" ")]
     assert max(map(len, tables)) <= 120
-
-
-class Tags(HTMLParser):
-    VOID = frozenset({"meta", "link", "br", "img"})
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.addresses = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.addresses += [value for name, value in attrs if name in ("src", "href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 @pytest.fixture(scope="module")
