@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from simroute.planner.bounds import Bounds
 from simroute.planner.cache import Cache
 from simroute.planner.candidates import Space, space_of
+from simroute.planner.curve import curve
 from simroute.planner.evaluate import Evaluator, Verdict
 from simroute.planner.executor import Executor, ProcessPool
 from simroute.planner.frontier import (
@@ -30,8 +31,10 @@ from simroute.planner.frontier import (
 from simroute.planner.headroom import headroom
 from simroute.planner.judge import Check, worst
 from simroute.planner.loading import load_plan
+from simroute.planner.plots import Plots
 from simroute.planner.relax import relaxed
 from simroute.planner.search import Progress, Search
+from simroute.planner.sensitivity import sensitivity
 from simroute.planner.spec import PlanSpec
 from simroute.results.metrics import rounded
 from simroute.scenario.replay import interruptible
@@ -40,6 +43,10 @@ if TYPE_CHECKING:
     import pandas
 
 PLAN = "plan.json"
+PROOF = ("headroom", "curve", "timeline", "sensitivity")
+"""Parts of the document that are about the best plan alone: null where there is none."""
+SEARCHED = 0.65
+"""Share of the progress that the search is; headroom, curve and sensitivity are the rest."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,11 @@ class PlanResult:
     def best(self) -> Mapping[str, Any] | None:
         """The cheapest plan that does, as in plan.json."""
         return self.document["best"]  # type: ignore[no-any-return]
+
+    @property
+    def plot(self) -> Plots:
+        """Its charts as plotly figures: `.plot.frontier()`, `.curve()`, `.day()` and `.sensitivity()`."""
+        return Plots(self.document)
 
     @cached_property
     def frontier(self) -> pandas.DataFrame:
@@ -102,10 +114,11 @@ def plan(
         return flag.value or (stop is not None and stop())
 
     evaluator = Evaluator(space, executor or ProcessPool(), kept, stopping, exact)
-    search = Search(evaluator, Bounds(space), progress or (lambda done, what: None))
+    told = progress or (lambda done, what: None)
+    search = Search(evaluator, Bounds(space), lambda done, what: told(SEARCHED * done, what))
     with interruptible(flag):
         search.run()
-        found = _answered(search)
+        found = _answered(search, lambda done, what: told(SEARCHED + (1 - SEARCHED) * done, what))
     found["search"]["seconds"] = time.perf_counter() - began
     return PlanResult(rounded(found), evaluator.stopped)
 
@@ -116,7 +129,7 @@ class _Flag:
     value = False
 
 
-def _answered(search: Search) -> dict[str, Any]:
+def _answered(search: Search, progress: Progress) -> dict[str, Any]:
     """The whole document but for the time it took."""
     space, evaluator = search.space, search.evaluator
     best = search.best
@@ -125,22 +138,24 @@ def _answered(search: Search) -> dict[str, Any]:
     near, relax = (None, []) if best else relaxed(search)
     others = [v for v in ranked if best is not None and v.candidate != best.candidate]
     second = runner_up(best, others) if best else None
-    room = headroom(evaluator, best.candidate) if best else None
+    cut = _stopped(evaluator)
+    kept = frontier(space, ranked)
+    proof = _proof(search, best, [*([second] if second else []), *kept], progress) if best else {}
     cheaper = _cheaper(search, best) if best else []
     bound = binding(best, cheaper) if best else []
     document |= {
         "best": best and plan_document(space, best),
         "runner_up": second and plan_document(space, second),
-        "frontier": [_short(space, v) for v in frontier(space, ranked)],
+        "frontier": [_short(space, v) for v in kept],
         "evaluated": [_short(space, v) for v in sorted(search.verdicts(), key=search.order)],
         "nearest": near and plan_document(space, near),
         "relax": relax,
         "binding": [check.document(margin=True) for check in bound],
-        "headroom": room,
+        **{part: proof.get(part) for part in PROOF},
         "search": _told(search),
         "unfit": [unfit._asdict() for unfit in space.unfit],
         **_context(space),
-        "notes": [*space.built.trace.notes, *_basis(space, best, second), *search.notes, *_stopped(evaluator)],
+        "notes": [*space.built.trace.notes, *_basis(space, best, second), *search.notes, *proof.get("notes", ()), *cut],
     }
     less = _with_less(cheaper, bound) if best else ""
     document["answer"] = _sentence(space, best, near, relax, less)
@@ -154,6 +169,21 @@ def _short(space: Space, verdict: Verdict) -> dict[str, Any]:
 
 def _stopped(evaluator: Evaluator) -> list[str]:
     return ["interrupted: fleets that were not simulated may be cheaper"] if evaluator.stopped else []
+
+
+def _proof(search: Search, best: Verdict, others: Sequence[Verdict], progress: Progress) -> dict[str, Any]:
+    """What stands behind the best plan: how much more it bears, its day, and what its cost hangs on."""
+    evaluator = search.evaluator
+    before = evaluator.stopped
+    progress(0.0, "headroom")
+    room = headroom(evaluator, best.candidate)
+    progress(0.2, "latency against load")
+    points = curve(evaluator, best.candidate, room["breaks_at"] if room else None)
+    hangs, notes = sensitivity(search, best, others, lambda done: progress(0.35 + 0.65 * done, "sensitivity"))
+    if evaluator.stopped and not before:
+        notes = ["interrupted: the answer is complete, what would change it is not"]
+    own = evaluator.whole(best.candidate).get(1.0, {})
+    return {"headroom": room, "curve": points, "timeline": own.get("timeline"), "sensitivity": hangs, "notes": notes}
 
 
 def _basis(space: Space, *verdicts: Verdict | None) -> list[str]:
