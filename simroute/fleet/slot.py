@@ -128,7 +128,7 @@ class Slot:
 
     @property
     def busy_s(self) -> float:
-        """Seconds in which a step was executing here, up to now (of a replica that is banked: asked for before)."""
+        """Seconds in which a step was executing here, up to now; to be asked before the replica here is banked."""
         return self.sums["busy_s"] + (self.replica.busy_s if self.replica else 0.0)
 
     def totals(self, end_s: float, prefix_tokens: tuple[int, int]) -> ReplicaTotals:

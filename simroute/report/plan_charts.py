@@ -56,7 +56,12 @@ def _curves(document: Document) -> Iterator[Chart]:
             marks = [*shapes, *(line("y", at, colour=each.limit_colour) for each in drawn_lines for at in each.limits)]
             traces = [_curve(each.name, scale, each.y, each.colour, f"%{{y:.3~g}} {unit}") for each in drawn_lines]
             yaxis = latency_axis(metric, [*known, *aimed])
-            layout = {"xaxis": xaxis, "yaxis": yaxis, "shapes": marks, "showlegend": len(traces) > 1}
+            layout = {
+                "xaxis": xaxis,
+                "yaxis": yaxis,
+                "shapes": marks,
+                "showlegend": drawn_lines[0].limit_colour != GREY,
+            }
             yield Chart("load", f"curve_{metric}", f"p99 {name}", note, figure(traces, layout))
             note = ""
     shares = [("within targets", "slo_attainment", PALETTE[2]), ("KV cache in use, p99", "kv_usage", PALETTE[4])]

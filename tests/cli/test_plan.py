@@ -34,7 +34,14 @@ def test_the_answer_comes_first(simroute, plan):
     done = simroute("plan", "plan.yaml", "--jobs", "1", "-o", "out")
     assert done.code == 0, done.err
     assert done.out.startswith("Buy ")
-    for word in ("Frontier", "headroom:", "search:", "cannot run: Llama-3.3-70B-bf16-L4", "written: out/"):
+    for word in (
+        "Frontier",
+        "headroom:",
+        "sensitivity: traffic",
+        "search:",
+        "cannot run: Llama-3.3-70B-bf16-L4",
+        "written: out/",
+    ):
         assert word in done.out
     document = json.loads((plan.parent / "out/plan.json").read_text())
     assert document["feasible"]
