@@ -46,7 +46,7 @@ BaseOpt = Annotated[
     _Texts, typer.Option("--base", metavar="PATH=VALUE", help="Override a value of the scenario (repeatable).")
 ]
 PrecisionOpt = Annotated[float, typer.Option("--precision", metavar="P", help="Narrow breaks to this share.")]
-BuyOpt = Annotated[bool, typer.Option("--buy/--no-buy", help="Look for what to buy at the first break.")]
+BuyOpt = Annotated[bool, typer.Option("--buy/--no-buy", help="Look for what to buy where targets break.")]
 OutputOpt = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write whatif.json, page and tables there.")
 ]

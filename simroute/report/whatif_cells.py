@@ -64,7 +64,7 @@ def costs(document: Document) -> Grid:
     return Grid("What each change costs", [Header(name) for name in names], rows)
 
 
-def by_rate(document: Document) -> Grid:
+def by_rate(document: Document, star: str = STAR) -> Grid:
     """The scenario as it is, a row for every rate that was replayed."""
     names: tuple[str, ...] = ("as it is, x traffic", "requests/s", "within targets", "TTFT p99, s", "TPOT p99, ms")
     names += ("E2E p99, s", "GPU busy", "USD per 1M out", "state")
@@ -79,7 +79,7 @@ def by_rate(document: Document) -> Grid:
             [
                 Cell(times(cell["rate"])),
                 Cell(number(cell["requests_per_s"])),
-                _share(cell, document["target_attainment"], STAR),
+                _share(cell, document["target_attainment"], star),
                 Cell(number(head["ttft_p99_s"])),
                 Cell(milliseconds(head["tpot_p99_s"])),
                 Cell(number(head["e2e_p99_s"])),

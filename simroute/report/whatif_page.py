@@ -12,9 +12,8 @@ from simroute.report import whatif_cells as cells
 from simroute.report.html import page
 from simroute.report.whatif_cells import Document
 from simroute.report.whatif_charts import charts
-from simroute.report.whatif_text import traffic
+from simroute.report.whatif_text import STAR, traffic
 
-_STAR = "★"
 _SHORTEST_REM = 5.0
 _BAR_REM = 3.0
 
@@ -40,19 +39,20 @@ def _context(document: Document) -> dict[str, Any]:
         "target": f"{100 * document['target_attainment']:g}%",
         "tiles": cells.tiles(document),
         "badges": cells.badges(document),
-        "matrix": cells.matrix(document, _STAR),
-        "star": _STAR,
+        "matrix": cells.matrix(document, STAR),
+        "star": STAR,
         "costs": cells.costs(document),
         "buy": buy["text"] if buy else "",
         "bought": cells.bought(document),
         "mended": cells.mended(document),
-        "by_rate": cells.by_rate(document),
+        "by_rate": cells.by_rate(document, STAR),
         "breaks": cells.breaks(document, every=True),
         "impossible": cells.impossible(document),
         "notes": cells.notes(document),
         "assumptions": list(document["assumptions"]),
         "manifest": json.dumps(document["manifest"], indent=2, ensure_ascii=False),
         "charts": drawn,
+        "overloads": any(cell.get("stability") == "OVERLOADED" for cell in base["cells"]),
         "sections": {chart.section for chart in drawn},
         "bars": f"{_SHORTEST_REM + _BAR_REM * len(document['variations']):g}rem",
         "figures": {chart.key: chart.figure for chart in drawn},

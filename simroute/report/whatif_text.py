@@ -24,7 +24,8 @@ _HEADLINES = (
     "goodput_rps",
 )
 _NUMBERS = ("stability", "requests_per_s", "cost_usd_per_month", "cost_usd_per_1m_output_tokens")
-_MARK = "★"
+STAR = "★"
+"""Marks a cell that meets every target, where there is more than ASCII."""
 
 
 def traffic(document: Document) -> str:
@@ -63,9 +64,9 @@ def _markdown(document: Document) -> Iterator[str]:
     yield from ("", f"**{md.escaped(document['answer'])}**", "", md.escaped(traffic(document)), "")
     for badge in cells.badges(document):
         yield f"- {md.escaped(badge.text)}"
-    for grid in (cells.matrix(document, _MARK), cells.costs(document), cells.bought(document), cells.mended(document)):
+    for grid in (cells.matrix(document, STAR), cells.costs(document), cells.bought(document), cells.mended(document)):
         yield from md.table(grid)
-    for grid in (cells.by_rate(document), cells.breaks(document, every=True)):
+    for grid in (cells.by_rate(document, STAR), cells.breaks(document, every=True)):
         yield from md.table(grid)
     yield from md.bullets("Impossible", cells.impossible(document))
     yield from md.bullets("Notes", cells.notes(document))
