@@ -1,7 +1,7 @@
 """What could be otherwise than a plan takes it to be: traffic, lengths, step times, targets, losses; each as a space.
 
-Owns `Factor` and the spaces that its two values make. Imports hardware's step times, scenario and workload, and of
-this room candidates.
+Owns `Factor` and the spaces that its two values make. Imports hardware's step times, scenario and, of this room,
+candidates.
 """
 
 from __future__ import annotations
@@ -11,14 +11,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from simroute.hardware.steptime import ScaledStepTime
 from simroute.planner.candidates import Space
 from simroute.scenario.build import slos
 from simroute.scenario.models import SloSpec
-from simroute.workload.prefixes import offsets_of, run_positions
-from simroute.workload.trace import Trace
 
 SHARE = 0.2
 """How much more and less of traffic, tokens, time and money."""
@@ -81,32 +77,12 @@ def restricted(space: Space, options: Sequence[int], policies: Sequence[int]) ->
     )
 
 
-def resized(trace: Trace, input_factor: float = 1.0, output_factor: float = 1.0) -> Trace:
-    """The trace with prompts and answers of other lengths, which share with each other what they shared before.
-
-    Prefix ids stay as far as the shorter streams reach: what is longer is unique to its request.
-    """
-    scaled = trace.scaled(input=input_factor, output=output_factor)
-    if not trace.has_prefixes:
-        return scaled
-    streams = scaled.input_tokens + scaled.output_tokens
-    lengths = np.minimum(trace.prefixes.lengths, -(-streams // trace.prefix_block_tokens))
-    ids = trace.prefix_ids[run_positions(trace.prefix_offsets[:-1], lengths)]
-    return replace(
-        scaled,
-        prefix_offsets=offsets_of(lengths),
-        prefix_ids=ids,
-        prefix_block_tokens=trace.prefix_block_tokens,
-        notes=trace.notes,
-    )
-
-
 def _busier(space: Space, factor: float) -> Space:
     return replace(space, built=replace(space.built, trace=space.built.trace.scaled(rate=factor)))
 
 
 def _longer(space: Space, input_factor: float = 1.0, output_factor: float = 1.0) -> Space:
-    trace = resized(space.built.trace, input_factor, output_factor)
+    trace = space.built.trace.scaled(input=input_factor, output=output_factor)
     return replace(space, built=replace(space.built, trace=trace))
 
 

@@ -44,7 +44,7 @@ def _curves(document: Document) -> Iterator[Chart]:
         return
     scale = [point["rate_scale"] for point in points]
     knee = (document.get("headroom") or {}).get("rate_scale")
-    shapes = _load_marks(points, knee)
+    shapes = load_marks(points, knee)
     note = f"holds up to {knee:.3g} times the traffic" if knee is not None else ""
     xaxis = {"ticksuffix": "x", "tickformat": "~g", "tickangle": 0}
     for metric, name in METRICS:
@@ -100,9 +100,9 @@ def _lines(document: Document, points: Sequence[Mapping[str, Any]], metric: str)
             yield _Line(safe(str(name)), y, [factor * limit], shade, shade)
 
 
-def _load_marks(points: Sequence[Mapping[str, Any]], knee: float | None) -> list[dict[str, Any]]:
-    """The planned traffic, the most that holds, and where the fleet is overloaded."""
-    marks = [line("x", 1.0, "planned", side="right")]
+def load_marks(points: Sequence[Mapping[str, Any]], knee: float | None, now: str = "planned") -> list[dict[str, Any]]:
+    """The traffic as it is (labelled `now`), the most that holds, and where the fleet is overloaded."""
+    marks = [line("x", 1.0, now, side="right")]
     if knee is not None and knee != 1:
         marks.append(line("x", knee, "holds", STAR))
     lost = [point["rate_scale"] for point in points if point.get("stability") == "OVERLOADED"]

@@ -1,12 +1,14 @@
 """The JSON Schema of scenario files, for editors: the models' own, with the policies and their options filled in.
 
-Imports of simroute: policy and, of this room, models.
+`described` does the same for any file that has policies and quality. Imports policy and, of this room, models.
 """
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+from pydantic import BaseModel
 
 from simroute.policy.routing import POLICIES, options_schema
 from simroute.scenario.models import Scenario
@@ -17,7 +19,12 @@ _IMPORTED = r"^\w+(\.\w+)*[.:]\w+$"
 
 def schema() -> dict[str, Any]:
     """The schema as a dictionary (JSON Schema, draft 2020-12)."""
-    found = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Scenario.model_json_schema()
+    return described(Scenario)
+
+
+def described(root: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a kind of file with `policies` and `quality`, as a dictionary."""
+    found = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | root.model_json_schema()
     definitions = found["$defs"]
     names = {"type": "string", "enum": list(POLICIES)}
     own = {"type": "string", "pattern": _IMPORTED}
@@ -37,6 +44,6 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def schema_text() -> str:
-    """The schema as indented JSON with a final line break: the content of docs/scenario.schema.json."""
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+def as_text(found: dict[str, Any]) -> str:
+    """A schema as indented JSON with a final line break: the content of docs/scenario.schema.json and its like."""
+    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ from planner.spaces import spanned, tiny
 from simroute.hardware.steptime import Batch
 from simroute.planner.cache import replay_document
 from simroute.planner.candidates import Space, fleet_built
-from simroute.planner.worlds import Factor, factors, resized, restricted
-from simroute.workload.trace import Trace
+from simroute.planner.worlds import Factor, factors, restricted
 
 
 @pytest.fixture
@@ -103,21 +101,11 @@ def test_a_part_of_a_space_keeps_its_order_and_forgets_the_budget(space: Space):
     assert space.refusal(((3, 6),)) == "budget"
 
 
-def test_lengths_change_and_what_prompts_share_does_not():
-    trace = Trace.build(
-        arrival_s=[0.0, 1.0, 2.0],
-        input_tokens=[100, 20, 10],
-        output_tokens=[10, 10, 30],
-        prefixes=[[1, 2, 3, 4, 5, 6, 7], [1, 2], []],
-        prefix_block_tokens=16,
-    )
-    longer = resized(trace, input_factor=1.2)
-    assert longer.input_tokens.tolist() == [120, 24, 12]
-    assert longer.prefix_ids.tolist() == trace.prefix_ids.tolist()
-    shorter = resized(trace, input_factor=0.5, output_factor=0.5)
-    assert (shorter.input_tokens.tolist(), shorter.output_tokens.tolist()) == ([50, 10, 5], [5, 5, 15])
-    assert np.diff(shorter.prefix_offsets).tolist() == [4, 1, 0]
-    assert shorter.prefix_ids.tolist() == [1, 2, 3, 4, 1]
-    assert shorter.notes == trace.notes
-    bare = replace(trace, prefix_offsets=np.zeros(4, dtype=np.int64), prefix_ids=trace.prefix_ids[:0])
-    assert not resized(bare, output_factor=1.2).has_prefixes
+def test_lengths_are_the_traces_own_scaling(space: Space):
+    trace = space.built.trace
+    shorter, longer = named(space, "prompt tokens")
+    np.testing.assert_array_equal(longer.built.trace.input_tokens, trace.scaled(input=1.2).input_tokens)
+    np.testing.assert_array_equal(shorter.built.trace.output_tokens, trace.output_tokens)
+    shorter, _ = named(space, "answer tokens")
+    np.testing.assert_array_equal(shorter.built.trace.output_tokens, trace.scaled(output=0.8).output_tokens)
+    np.testing.assert_array_equal(shorter.built.trace.input_tokens, trace.input_tokens)
