@@ -16,8 +16,8 @@ import simroute
 from simroute.cli.main import main
 from simroute.errors import SimulationError, UsageError
 from simroute.planner.executor import InProcess, ProcessPool
-from simroute.planner.split import differences, spans_of, split_run
-from simroute.results.latency import Latencies
+from simroute.planner.joined import differences
+from simroute.planner.split import spans_of, split_run
 from simroute.results.run import Status
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
@@ -162,13 +162,16 @@ def test_a_window_that_fails_is_told(tmp_path, monkeypatch):
         raise SimulationError("no")
 
     monkeypatch.setattr("simroute.planner.split.replay_piece", fail)
-    with pytest.raises(SimulationError, match="window from 0 s: no"):
+    with pytest.raises(SimulationError, match="window from 0 s and 1 more failed: no; none of its replays is kept"):
         split_run(built(tmp_path, bursts(3)), windows=2, executor=InProcess())
 
 
 def test_differences_are_relative_and_of_percentiles():
-    ones = np.ones(10)
-    found = differences(Latencies(1.1 * ones, np.nan * ones, ones), Latencies(ones, ones, 0 * ones))
+    def all_at(value: float) -> dict[str, float]:
+        return dict.fromkeys(("p50", "p90", "p95", "p99"), value)
+
+    ours = {"ttft_s": all_at(1.1), "tpot_s": all_at(float("nan")), "e2e_s": all_at(1.0)}
+    found = differences(ours, {"ttft_s": all_at(1.0), "tpot_s": all_at(1.0), "e2e_s": all_at(0.0)})
     assert found["ttft_s.p99"] == pytest.approx(0.1)
     assert found["tpot_s.p50"] is None
     assert found["e2e_s.p50"] is None
@@ -189,7 +192,10 @@ def test_the_command_splits(tmp_path, monkeypatch, capsys):
     code, out, err = run("--split", "3", "--warmup", "20", "--json")
     assert (code, err) == (0, "")
     (summary,) = json.loads(out)["policies"].values()
-    assert set(summary["split"]) == {"windows", "warmup_s", "sample_requests", "differences"}
+    assert set(summary["split"]) == {
+        *("windows", "warmup_s", "lengthened", "disagreeing"),
+        *("sample_requests", "differences"),
+    }
     assert summary["requests"]["completed"] == 120
     assert "split into 3 windows, each behind 20 s of the traffic before it" in run("--split", "3", "--warmup", "20")[1]
     assert run("--split", "3", "-o", str(tmp_path / "out"), "--assert", "requests.completed == 120")[0] == 0
