@@ -43,12 +43,13 @@ class Split:
         **options: Any,
     ) -> RunResult:
         """Every policy's replay, with one progress bar; at Ctrl-C `stop` is told what is kept."""
-        from simroute.cli.progress import shown_share
+        from simroute.cli.progress import shown_stages
         from simroute.planner.split import SplitInterrupted, split_run
 
         options |= {"windows": self.windows, "warmup_s": self.warmup_s, "executor": self.executor, "cache": cache}
         try:
-            with shown_share("windows", hidden=quiet) as progress:
+            with shown_stages("windows", hidden=quiet) as tell:
+                progress = tell and (lambda share: tell(share, "windows" if share < 1.0 else "summary"))
                 return split_run(built, policies, progress=progress, **options)
         except SplitInterrupted as interrupted:
             stop(str(interrupted))
