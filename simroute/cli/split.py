@@ -49,10 +49,14 @@ class Split:
         options |= {"windows": self.windows, "warmup_s": self.warmup_s, "executor": self.executor, "cache": cache}
         try:
             with shown_stages("windows", hidden=quiet) as tell:
-                progress = tell and (lambda share: tell(share, "windows" if share < 1.0 else "summary"))
-                return split_run(built, policies, progress=progress, **options)
+                return split_run(built, policies, progress=tell and _staged(tell), **options)
         except SplitInterrupted as interrupted:
             stop(str(interrupted))
+
+
+def _staged(tell: Callable[[float, str], None]) -> Callable[[float], None]:
+    """Progress of windows, and that they are put together once all are done."""
+    return lambda share: tell(share, "windows" if share < 1.0 else "summary")
 
 
 def split_asked(

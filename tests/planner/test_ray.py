@@ -62,7 +62,8 @@ try:
     check = str(RayExecutor(cluster.address))
 except UsageError as error:
     check = str(error)
-print("RESULT", json.dumps([found, failures, stopped, documents[0] == documents[1] and windows[0] == windows[1], check]))
+same = documents[0] == documents[1] and windows[0] == windows[1]
+print("RESULT", json.dumps([found, failures, stopped, same, check]))
 """
 SCENARIO = {
     "name": "tiny",
