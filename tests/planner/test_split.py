@@ -342,6 +342,14 @@ def test_a_queue_older_than_the_warm_up_is_noticed_and_brought_along(tmp_path):
     assert long.summary["split"]["lengthened"] == 0
 
 
+def test_another_window_is_the_sample_once_the_first_choice_was_replayed_behind_a_whole_one(tmp_path):
+    whole = built(tmp_path, crowd(600, 480.0, 10.0))
+    result = split_run(whole, windows=4, warmup_s=10.0, executor=InProcess()).results[0]
+    found = result.summary["split"]
+    assert (found["lengthened"], found["disagreeing"], found["sample_requests"]) == (1, 0, 50)
+    assert any(change is not None for change in found["differences"].values())
+
+
 def test_a_queue_that_only_grows_is_said_to_be_no_matter_of_windows(tmp_path):
     whole = built(tmp_path, poisson(12.0, 4000))
     result = split_run(whole, windows=4, warmup_s=20.0, executor=InProcess()).results[0]
