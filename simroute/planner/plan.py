@@ -18,7 +18,7 @@ from simroute.planner.bounds import Bounds
 from simroute.planner.cache import Cache
 from simroute.planner.candidates import Space, space_of
 from simroute.planner.evaluate import Evaluator, Verdict
-from simroute.planner.executor import Executor, ProcessPool
+from simroute.planner.executor import Executor, Flag, ProcessPool
 from simroute.planner.frontier import (
     binding,
     frontier,
@@ -96,13 +96,14 @@ def plan(
     began = time.perf_counter()
     space = space_of(spec)
     kept = cache if isinstance(cache, Cache) else Cache(None if cache is None else Path(cache))
-    flag = _Flag()
+    flag, told = Flag(), _Told(progress)
 
     def stopping() -> bool:
-        return flag.value or (stop is not None and stop())
+        told.again()  # (asked time and again while replays run)
+        return flag.value != 0 or (stop is not None and stop())
 
     evaluator = Evaluator(space, executor or ProcessPool(), kept, stopping, exact)
-    search = Search(evaluator, Bounds(space), progress or (lambda done, what: None))
+    search = Search(evaluator, Bounds(space), told)
     with interruptible(flag):
         search.run()
         found = _answered(search)
@@ -110,10 +111,21 @@ def plan(
     return PlanResult(rounded(found), evaluator.stopped)
 
 
-class _Flag:
-    """What Ctrl-C sets."""
+class _Told:
+    """Progress as it was told last, to be told again so that a clock beside it moves."""
 
-    value = False
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._last = (0.0, "fleets of one variant")
+
+    def __call__(self, done: float, what: str) -> None:
+        self._last = (done, what)
+        self.again()
+
+    def again(self) -> None:
+        """The same as before."""
+        if self._progress:
+            self._progress(*self._last)
 
 
 def _answered(search: Search) -> dict[str, Any]:
