@@ -11,6 +11,7 @@ import typer
 from simroute.cli.assertions import JunitOpt
 from simroute.cli.run import EXIT_INTERRUPTED
 from simroute.cli.scenario import ScenarioArg, TraceOpt
+from simroute.cli.workers import CacheOpt, ExecutorOpt, JobsOpt, RayAddressOpt, ResumeOpt, cache_at
 
 if TYPE_CHECKING:
     from simroute.cli.assertions import Assertion
@@ -50,13 +51,6 @@ BuyOpt = Annotated[bool, typer.Option("--buy/--no-buy", help="Look for what to b
 OutputOpt = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write whatif.json, page and tables there.")
 ]
-CacheOpt = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keep cells there. [.simroute-cache]")]
-ResumeOpt = Annotated[bool, typer.Option("--resume/--no-resume", help="Reuse the cells that are kept.")]
-ExecutorOpt = Annotated[str, typer.Option("--executor", metavar="E", help="processes, or ray.")]
-RayAddressOpt = Annotated[
-    str | None, typer.Option("--ray-address", metavar="HOST:PORT", help="Ray cluster. [this machine's]")
-]
-JobsOpt = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Processes. [one a CPU]")]
 AssertOpt = Annotated[
     _Texts, typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'holds_to >= 2' (repeatable).")
 ]
@@ -97,7 +91,6 @@ def whatif(
     'as it is: holds_to >= 2'. Ctrl-C keeps what is done, and the next run goes on from there.
     """
     from simroute.cli.change_options import changes_of, numbers
-    from simroute.planner.cache import FOLDER, Cache
     from simroute.planner.executor import executor_named
     from simroute.scenario.loader import read
 
@@ -111,7 +104,7 @@ def whatif(
     warn = _nothing if quiet else _warn
     for warning in loaded.warnings:
         warn(warning)
-    kept = Cache((cache or (output or Path()) / FOLDER) if resume else None, warn)
+    kept = cache_at(cache, output, resume=resume, quiet=quiet)
     options |= {"executor": executor_named(executor, jobs=jobs, ray_address=ray_address), "cache": kept}
     found = _studied(quiet, loaded.scenario, changes, **options)
     document = found.document()
@@ -126,11 +119,11 @@ def whatif(
 
 def _studied(quiet: bool, *arguments: Any, **options: Any) -> WhatIf:
     """The study, with a progress bar."""
-    from simroute.cli.progress import shown_progress
+    from simroute.cli.progress import shown_share
     from simroute.planner.whatif import whatif as study
 
-    with shown_progress(["what if"], hidden=quiet) as advance:
-        return study(*arguments, **options, progress=(lambda done: advance([done])) if advance else None)
+    with shown_share("what if", hidden=quiet) as progress:
+        return study(*arguments, **options, progress=progress)
 
 
 def _warn(line: str) -> None:

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from simroute.planner.bounds import Bounds
 from simroute.planner.cache import Cache
 from simroute.planner.candidates import Space, space_of
-from simroute.planner.curve import curve
 from simroute.planner.evaluate import Evaluator, Verdict
-from simroute.planner.executor import Executor, ProcessPool
+from simroute.planner.executor import Executor, Flag, ProcessPool
 from simroute.planner.frontier import (
     binding,
     frontier,
@@ -28,13 +27,12 @@ from simroute.planner.frontier import (
     runner_up,
     shown,
 )
-from simroute.planner.headroom import headroom
 from simroute.planner.judge import Check, worst
 from simroute.planner.loading import load_plan
 from simroute.planner.plots import Plots
+from simroute.planner.proof import PROOF, proof
 from simroute.planner.relax import relaxed
 from simroute.planner.search import Progress, Search
-from simroute.planner.sensitivity import sensitivity
 from simroute.planner.spec import PlanSpec
 from simroute.results.metrics import rounded
 from simroute.scenario.replay import interruptible
@@ -43,8 +41,6 @@ if TYPE_CHECKING:
     import pandas
 
 PLAN = "plan.json"
-PROOF = ("headroom", "curve", "timeline", "sensitivity")
-"""Parts of the document that are about the best plan alone: null where there is none."""
 SEARCHED = 0.65
 """Share of the progress that the search is; headroom, curve and sensitivity are the rest."""
 
@@ -108,13 +104,13 @@ def plan(
     began = time.perf_counter()
     space = space_of(spec)
     kept = cache if isinstance(cache, Cache) else Cache(None if cache is None else Path(cache))
-    flag = _Flag()
+    flag, told = Flag(), _Told(progress)
 
     def stopping() -> bool:
-        return flag.value or (stop is not None and stop())
+        told.again()  # (asked time and again while replays run)
+        return flag.value != 0 or (stop is not None and stop())
 
     evaluator = Evaluator(space, executor or ProcessPool(), kept, stopping, exact)
-    told = progress or (lambda done, what: None)
     search = Search(evaluator, Bounds(space), lambda done, what: told(SEARCHED * done, what))
     with interruptible(flag):
         search.run()
@@ -123,10 +119,21 @@ def plan(
     return PlanResult(rounded(found), evaluator.stopped)
 
 
-class _Flag:
-    """What Ctrl-C sets."""
+class _Told:
+    """Progress as it was told last, to be told again so that a clock beside it moves."""
 
-    value = False
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._last = (0.0, "fleets of one variant")
+
+    def __call__(self, done: float, what: str) -> None:
+        self._last = (done, what)
+        self.again()
+
+    def again(self) -> None:
+        """The same as before."""
+        if self._progress:
+            self._progress(*self._last)
 
 
 def _answered(search: Search, progress: Progress) -> dict[str, Any]:
@@ -140,7 +147,7 @@ def _answered(search: Search, progress: Progress) -> dict[str, Any]:
     second = runner_up(best, others) if best else None
     cut = _stopped(evaluator)
     kept = frontier(space, ranked)
-    proof = _proof(search, best, [*([second] if second else []), *kept], progress) if best else {}
+    stands = proof(search, best, [*([second] if second else []), *kept], progress) if best else {}
     cheaper = _cheaper(search, best) if best else []
     bound = binding(best, cheaper) if best else []
     document |= {
@@ -151,11 +158,17 @@ def _answered(search: Search, progress: Progress) -> dict[str, Any]:
         "nearest": near and plan_document(space, near),
         "relax": relax,
         "binding": [check.document(margin=True) for check in bound],
-        **{part: proof.get(part) for part in PROOF},
+        **{part: stands.get(part) for part in PROOF},
         "search": _told(search),
         "unfit": [unfit._asdict() for unfit in space.unfit],
         **_context(space),
-        "notes": [*space.built.trace.notes, *_basis(space, best, second), *search.notes, *proof.get("notes", ()), *cut],
+        "notes": [
+            *space.built.trace.notes,
+            *_basis(space, best, second),
+            *search.notes,
+            *stands.get("notes", ()),
+            *cut,
+        ],
     }
     less = _with_less(cheaper, bound) if best else ""
     document["answer"] = _sentence(space, best, near, relax, less)
@@ -169,21 +182,6 @@ def _short(space: Space, verdict: Verdict) -> dict[str, Any]:
 
 def _stopped(evaluator: Evaluator) -> list[str]:
     return ["interrupted: fleets that were not simulated may be cheaper"] if evaluator.stopped else []
-
-
-def _proof(search: Search, best: Verdict, others: Sequence[Verdict], progress: Progress) -> dict[str, Any]:
-    """What stands behind the best plan: how much more it bears, its day, and what its cost hangs on."""
-    evaluator = search.evaluator
-    before = evaluator.stopped
-    progress(0.0, "headroom")
-    room = headroom(evaluator, best.candidate)
-    progress(0.2, "latency against load")
-    points = curve(evaluator, best.candidate, room["breaks_at"] if room else None)
-    hangs, notes = sensitivity(search, best, others, lambda done: progress(0.35 + 0.65 * done, "sensitivity"))
-    if evaluator.stopped and not before:
-        notes = ["interrupted: the answer is complete, what would change it is not"]
-    own = evaluator.whole(best.candidate).get(1.0, {})
-    return {"headroom": room, "curve": points, "timeline": own.get("timeline"), "sensitivity": hangs, "notes": notes}
 
 
 def _basis(space: Space, *verdicts: Verdict | None) -> list[str]:

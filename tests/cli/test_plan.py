@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simroute.planner import plan as planning
+from simroute.planner import proof
 from simroute.planner.search import Search
 
 PLAN = """\
@@ -82,10 +82,10 @@ def test_a_mistake_is_located(simroute, plan):
     assert simroute("plan", "nothing.yaml").code == 2
 
 
-@pytest.mark.parametrize("place", ["simroute.planner.search.Search._sweep", "simroute.planner.plan.headroom"])
+@pytest.mark.parametrize("place", ["simroute.planner.search.Search._sweep", "simroute.planner.proof.headroom"])
 def test_ctrl_c_keeps_what_is_finished(simroute, plan, monkeypatch, place):
     module, name = place.rsplit(".", 1)
-    owner = Search if module.endswith("Search") else planning
+    owner = Search if module.endswith("Search") else proof
     action = getattr(owner, name)
 
     def interrupted(*arguments):

@@ -113,17 +113,17 @@ def test_an_infeasible_plan_has_none_of_it(tmp_path: Path):
 
 
 def test_a_stop_after_the_search_keeps_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from simroute.planner import plan as planning
+    from simroute.planner import proof
 
     stopped: list[bool] = []
-    usual = planning.curve
+    usual = proof.curve
 
     def stops(*arguments: Any) -> Any:
         found = usual(*arguments)
         stopped.append(True)
         return found
 
-    monkeypatch.setattr(planning, "curve", stops)
+    monkeypatch.setattr(proof, "curve", stops)
     result = simroute.plan(
         planned(tmp_path, tiny(tmp_path, requests=40)), executor=InProcess(), stop=lambda: bool(stopped)
     )
