@@ -20,6 +20,7 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from simroute.hardware.steptime import ScaledStepTime
 from simroute.policy.loading import is_path
 from simroute.results.manifest import trace_sha256, versions
 from simroute.scenario.build import Built
@@ -134,7 +135,8 @@ def key_of(document: Mapping[str, Any]) -> str:
 def replay_document(built: Built, policy: PolicySpec, *, exact: bool = False) -> dict[str, Any] | None:
     """What identifies one replay of `built` under `policy`, wherever its files lie; None where that is not known.
 
-    Traces and calibrations count by their content, pools by the hardware that the catalogue gives them. A policy that
+    Traces and calibrations count by their content, pools by the hardware that the catalogue gives them and by the
+    factor, if any, that their step times were scaled by. A policy that
     is imported from somewhere is code that nobody has fingerprinted: its replays are never kept.
     """
     if is_path(policy.name):
@@ -150,6 +152,7 @@ def replay_document(built: Built, policy: PolicySpec, *, exact: bool = False) ->
         "trace": trace_sha256(built.trace),
         "calibrations": [v.calibration and v.calibration.sha256 for v in built.variants],
         "hardware": [asdict(v.hardware) for v in built.variants],
+        "step_times": [p.step_time.factor if isinstance(p.step_time, ScaledStepTime) else 1.0 for p in built.pools],
         "quality": [pool.variant.quality for pool in built.fleet],
     }
 

@@ -72,6 +72,7 @@ def _lines(document: Document) -> Iterator[str]:
         yield from ("", f"Headroom: {_text(room['text'])}.")
     for grid in (cells.constraints(document), cells.alternatives(document), cells.refused(document)):
         yield from _table(grid)
+    yield from _table(cells.hangs_on(document))
     if plan is not None:
         yield from _table(cells.accuracy(plan))
         yield from _table(cells.settings(plan))
