@@ -100,6 +100,10 @@ class Space:
         """Most GPUs of a kind, None where there is no limit."""
         return next((most for name, most in self.spec.quotas.items() if catalogue.gpu(name).name == gpu), None)
 
+    def policies_for(self, fleet: Fleet) -> tuple[int, ...]:
+        """The policies that a fleet of these variants can be run under."""
+        return tuple(range(len(self.spec.policies)))
+
     def refusal(self, fleet: Fleet) -> str | None:
         """`quota`, `budget` or `size` where the fleet breaks a limit that needs no simulation; else None."""
         if sum(count for _, count in fleet) > self.spec.fleets.most_replicas:

@@ -23,7 +23,7 @@ from simroute.scenario.build import Built
 from simroute.scenario.run import replayed
 from simroute.workload.trace import Trace
 
-FEWEST_PEAK = 2000
+FEWEST_PEAK = 200
 """A stretch of fewer requests is not replayed apart: the whole trace is quick."""
 PEAK_BINS = 400
 

@@ -14,6 +14,7 @@ from simroute.hardware.memory import KvCapacity
 from simroute.planner.candidates import Space
 from simroute.planner.evaluate import Verdict
 from simroute.planner.judge import Check, worst
+from simroute.planner.sweep import differs
 from simroute.results.metrics import rounded
 
 _NEAR = 1e-9
@@ -108,9 +109,11 @@ def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def runner_up(best: Verdict, ranked: Sequence[Verdict]) -> Verdict | None:
-    """The cheapest other choice of variants that keeps every promise; failing that, the next under another policy."""
-    used = [option for option, _ in best.candidate.fleet]
-    others = [v for v in ranked if [option for option, _ in v.candidate.fleet] != used]
+    """The cheapest other choice of variants that keeps every promise; failing that, the next under another policy.
+
+    What only adds to the best fleet is no other choice.
+    """
+    others = [v for v in ranked if differs(v.candidate.fleet, best.candidate.fleet)]
     same = [v for v in ranked if v.candidate.policy != best.candidate.policy]
     return next(iter(others), next(iter(same), None))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from simroute.planner.bounds import Bounds
 from simroute.planner.cache import Cache
 from simroute.planner.candidates import Space, space_of
-from simroute.planner.evaluate import Evaluator, Verdict
+from simroute.planner.evaluate import Candidate, Evaluator, Verdict
 from simroute.planner.executor import Executor, ProcessPool
 from simroute.planner.frontier import (
     binding,
@@ -140,7 +140,13 @@ def _answered(search: Search) -> dict[str, Any]:
         "search": _told(search),
         "unfit": [unfit._asdict() for unfit in space.unfit],
         **_context(space),
-        "notes": [*space.built.trace.notes, *_basis(space, best, second), *search.notes, *_stopped(evaluator)],
+        "notes": [
+            *space.built.trace.notes,
+            *_basis(space, best, second),
+            *_unstated(space),
+            *search.notes,
+            *_stopped(evaluator),
+        ],
     }
     less = _with_less(cheaper, bound) if best else ""
     document["answer"] = _sentence(space, best, near, relax, less)
@@ -163,6 +169,19 @@ def _basis(space: Space, *verdicts: Verdict | None) -> list[str]:
     notes = [n for n in space.built.notes if any(f"pool {name}:" in n for name in names)]
     estimated = [space.options[o].name for o in sorted(used) if space.built.pools[o].step_time.estimated]
     return [*notes, *(f"step times of {name} are estimated, not calibrated on this hardware" for name in estimated)]
+
+
+def _unstated(space: Space) -> list[str]:
+    """Variants that a quality floor rules out for no other reason than that nobody has said how good they are."""
+    found: dict[str, list[str]] = {}
+    for pool in space.built.pools:
+        for name in space.classes:
+            if name in space.built.quality_floor and name not in pool.variant.quality:
+                found.setdefault(name, []).append(pool.name)
+    return [
+        f"no quality for {name} is known of {', '.join(pools)}: counts as 0; state it under `quality`"
+        for name, pools in found.items()
+    ]
 
 
 def _context(space: Space) -> dict[str, Any]:
@@ -198,13 +217,13 @@ def _context(space: Space) -> dict[str, Any]:
 def _told(search: Search) -> dict[str, Any]:
     """What the search did with its candidates."""
     space, tally = search.space, search.evaluator.tally
-    candidates, policies = space.size(), len(space.spec.policies)
+    candidates, known = space.size(), {verdict.candidate for verdict in search.verdicts()}
     pruned: Counter[str] = Counter()
     for fleet in space.lone_fleets():
         reason = space.refusal(fleet) or search.bounds.refusal(fleet)
-        if reason is not None:
-            pruned[reason] += policies
-    asked = len(search.verdicts())
+        for policy in range(len(space.spec.policies)) if reason is not None else ():
+            pruned[str(reason)] += Candidate(fleet, policy) not in known
+    asked = len(known)
     pruned["not_needed"] = max(candidates - sum(pruned.values()) - asked, 0)
     return {
         "candidates": candidates,
@@ -215,6 +234,7 @@ def _told(search: Search) -> dict[str, Any]:
         "reused": tally.reused,
         "failed": tally.failed,
         "exhaustive": search.exhaustive,
+        "gap": search.gap and search.gap.document(),
     }
 
 
