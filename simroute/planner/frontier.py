@@ -48,6 +48,7 @@ def _pool(space: Space, option: int, count: int) -> dict[str, Any]:
     capacity: KvCapacity = variant.capacity
     return {
         "name": space.options[option].name,
+        "family": space.options[option].family,
         "model": variant.hardware.model.name,
         "hf_id": variant.hardware.model.hf_id,
         "quantization": variant.hardware.scheme.name,

@@ -1,6 +1,7 @@
 """Plan file to checked `PlanSpec`: every problem at once, each with file, line, column and path.
 
-Imports errors, hardware's catalogue and, of scenario, what reads and checks scenario files.
+Imports errors, hardware's catalogue, what of scenario reads and checks scenario files and, of this room, candidates,
+naming and spec.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 from simroute.errors import ScenarioError, SimrouteError
 from simroute.hardware import catalogue
+from simroute.planner import naming
+from simroute.planner.candidates import variant_names
 from simroute.planner.spec import PlanSpec
 from simroute.scenario import check
 from simroute.scenario.loader import as_written, opened, validated
@@ -40,6 +43,7 @@ def read_plan(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequen
     problems += check.problems(check.parts_of({k: v for k, v in source.data.items() if k != "pools"}))
     problems += _unknown_names(source.data)
     problems += _contradictions(spec) if spec else []
+    problems += _pools_named(spec) if spec and not problems else []
     problems = [problem._replace(keys=as_written(problem.keys, source.data)) for problem in problems]
     if problems or spec is None:
         raise ScenarioError([source.locate(p) for p in sorted(problems, key=source.position)])
@@ -105,6 +109,28 @@ def _contradictions(spec: PlanSpec) -> Iterator[Problem]:
             yield Problem(
                 ("candidates", i, "replicas"),
                 f"min {candidate.replicas.min} is above fleets.most_replicas {spec.fleets.most_replicas}",
+            )
+
+
+def _pools_named(spec: PlanSpec) -> Iterator[Problem]:
+    """Names of candidates, and policies whose options name them."""
+    variants = variant_names(spec)
+    for i, candidate in enumerate(spec.candidates):
+        if candidate.name in variants:
+            yield Problem(("candidates", i, "name"), f"'{candidate.name}' is what one of the plan's variants is called")
+    families = {candidate.name for candidate in spec.candidates if candidate.name is not None}
+    names, most = [*sorted(families), *sorted(variants - families)], spec.fleets.most_variants
+    for i, policy in enumerate(spec.policies):
+        keys = ("policies", i, "options")
+        reason = naming.refusal(policy, names)
+        if reason is not None:
+            known = f"candidates are called {', '.join(sorted(families))}" if families else "give candidates a `name`"
+            yield Problem(keys, f"{reason}; {known}")
+        elif len(wanted := naming.needed(policy, names)) > most:
+            yield Problem(
+                keys,
+                f"needs {len(wanted)} variants at once, {', '.join(wanted)}, and no fleet here has more than {most}: "
+                f"raise fleets.most_variants",
             )
 
 

@@ -149,7 +149,7 @@ def _answered(search: Search) -> dict[str, Any]:
         ],
     }
     less = _with_less(cheaper, bound) if best else ""
-    document["answer"] = _sentence(space, best, near, relax, less)
+    document["answer"] = _sentence(search, best, near, relax, less)
     return document
 
 
@@ -220,9 +220,11 @@ def _told(search: Search) -> dict[str, Any]:
     candidates, known = space.size(), {verdict.candidate for verdict in search.verdicts()}
     pruned: Counter[str] = Counter()
     for fleet in space.lone_fleets():
-        reason = space.refusal(fleet) or search.bounds.refusal(fleet)
-        for policy in range(len(space.spec.policies)) if reason is not None else ():
-            pruned[str(reason)] += Candidate(fleet, policy) not in known
+        reason, routed = space.refusal(fleet) or search.bounds.refusal(fleet), space.policies_for(fleet)
+        for policy in range(len(space.spec.policies)):
+            why = reason or (None if policy in routed else "policy")
+            if why is not None and Candidate(fleet, policy) not in known:
+                pruned[why] += 1
     asked = len(known)
     pruned["not_needed"] = max(candidates - sum(pruned.values()) - asked, 0)
     return {
@@ -265,13 +267,14 @@ def _with_less(cheaper: Sequence[Verdict], bound: Sequence[Check]) -> str:
 
 
 def _sentence(
-    space: Space,
+    search: Search,
     best: Verdict | None,
     near: Verdict | None,
     relax: Sequence[Mapping[str, Any]],
     less: str,
 ) -> str:
     """The answer, first thing on every page."""
+    space = search.space
     if best is not None:
         fleet, policy = best.candidate
         counts = " + ".join(f"{count} x {space.options[option].name}" for option, count in fleet)
@@ -280,7 +283,7 @@ def _sentence(
         text += f"${space.usd_per_month(fleet):,.0f} a month"
         text += less
         return text + "."
-    text = "No fleet here keeps every promise"
+    text = f"No fleet {'here' if search.exhaustive else 'that was simulated'} keeps every promise"
     if near is not None and worst(near.checks) > 0:
         text += (
             f": the nearest is {space.key(*near.candidate)}, ${space.usd_per_month(near.candidate.fleet):,.0f} a month"

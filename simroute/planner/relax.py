@@ -10,7 +10,7 @@ from typing import Any
 
 from simroute.planner.bounds import Bounds
 from simroute.planner.candidates import Space
-from simroute.planner.evaluate import Candidate, Verdict
+from simroute.planner.evaluate import Verdict
 from simroute.planner.frontier import nearest, phrase, relaxation, shown
 from simroute.planner.judge import Check, cheap_checks
 from simroute.planner.search import Search
@@ -45,7 +45,7 @@ def relaxed(search: Search) -> tuple[Verdict | None, list[dict[str, Any]]]:
 
 def _near(search: Search) -> Verdict | None:
     """The least broken of what was replayed whole, the largest fleets among them."""
-    space, policies = search.space, range(len(search.space.spec.policies))
+    space = search.space
     tops = [_largest(space, o) for o in range(len(space.options))]
     refused = [search.bounds.variants_refused((o,)) for o in range(len(space.options))]
     order = sorted(
@@ -53,7 +53,7 @@ def _near(search: Search) -> Verdict | None:
         key=lambda o: (refused[o] == "quality", refused[o] is not None, search.bounds.least(o) / tops[o]),
     )
     if not search.evaluator.stopped:
-        search.evaluator.ask_whole([Candidate(((o, tops[o]),), p) for o in order[:3] for p in policies][:MOST_RELAXED])
+        search.evaluator.ask_whole(search.candidates(((o, tops[o]),) for o in order[:3])[:MOST_RELAXED])
     return nearest(search.verdicts(), lambda v: space.usd_per_month(v.candidate.fleet))
 
 

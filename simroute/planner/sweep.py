@@ -59,7 +59,7 @@ class Gap:
         open_, best = self.unsimulated or not self.counted, self.best_usd_per_month
         if not open_:
             which = "no fleet here can do it" if best is None else "no cheaper fleet can do it"
-            return f"{which} (proved: each was simulated or ruled out by a bound)"
+            return f"{which}: each was simulated, or ruled out by a bound or a limit"
         many = f"{'' if self.counted else 'at least '}{self.unsimulated:,} candidates were not simulated"
         proved = f"no fleet below ${self.proved_usd_per_month:,.0f} a month can do it (proved)"
         if best is None:

@@ -110,11 +110,13 @@ def relaxations(document: Document) -> list[str]:
 
 
 def explained(document: Document) -> list[str]:
-    """Headroom, what the search did, candidates that cannot run, notes: a line each."""
+    """Headroom, what the search did and proved, candidates that cannot run, notes: a line each."""
     lines = []
     if document["headroom"]:
         lines.append(f"headroom: {document['headroom']['text']}")
     lines.append(_search(document["search"]))
+    if gap := document["search"].get("gap"):
+        lines.append(f"proof: {gap['text']}")
     unfit = document["unfit"]
     lines += [f"cannot run: {each['name']}: {each['reason']}" for each in unfit[:MOST_UNFIT]]
     if len(unfit) > MOST_UNFIT:
