@@ -52,7 +52,7 @@ class Cache:
             entry = json.loads(path.read_text("utf-8"))
             if entry["sha256"] != _sha256(entry["result"]):
                 raise ValueError("its checksum is wrong")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = "it is incomplete" if isinstance(error, KeyError | TypeError) else str(error)
