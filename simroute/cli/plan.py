@@ -220,4 +220,5 @@ def _described(spec: PlanSpec) -> str:
         called = f" ({option.family})" if option.family else ""
         lines.append(f"variant     {option.name}{called}: ${option.usd_per_month:,.0f} a month each, {least}")
     lines += [f"cannot run  {each.name}: {each.reason}" for each in space.unfit]
+    lines += [f"warning     {line}" for line in space.idle_classes]
     return "\n".join([*lines, f"policies    {', '.join(policy.shown for policy in spec.policies)}"])

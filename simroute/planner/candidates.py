@@ -22,6 +22,7 @@ from simroute.scenario.build import Built, build
 from simroute.scenario.models import ClassSpec, PoolSpec, PriceSpec, Scenario, SloSpec, Traffic
 from simroute.scenario.variants import variant_of
 from simroute.units import HOURS_PER_MONTH
+from simroute.workload.columns import DEFAULT_NAME
 
 SAMPLES = 100
 """Points of a replay's timeline: nobody looks at it, and of a short trace they cost more than the rest."""
@@ -69,6 +70,16 @@ class Space:
         """The classes that send requests."""
         names = self.built.trace.class_names
         return tuple(names[code] for code in sorted(set(self.built.trace.class_code.tolist())))
+
+    @property
+    def idle_classes(self) -> list[str]:
+        """What is asked for classes that send nothing, a line each."""
+        sending = ", ".join(self.classes)
+        return [
+            f"classes.{name}: no request of this class arrives, so its targets bind nothing (the traffic has {sending})"
+            for name in self.spec.classes
+            if name != DEFAULT_NAME and name not in self.classes
+        ]
 
     def requests(self, request_class: str) -> int:
         """How many requests of a class arrive."""
@@ -186,8 +197,8 @@ def space_of(spec: PlanSpec) -> Space:
     """
     options, unfit = _options(spec)
     if not options:
-        why = "; ".join(f"{each.name}: {each.reason}" for each in unfit[:3])
-        more = f" (and {len(unfit) - 3} more)" if len(unfit) > 3 else ""
+        why = f"{unfit[0].name}: {unfit[0].reason}"
+        more = f" (and {len(unfit) - 1} more)" if len(unfit) > 1 else ""
         raise UsageError(f"candidates: none of {len(unfit)} can run, so there is nothing to search: {why}{more}")
     unrouted = tuple(_unrouted(spec, options))
     if len(unrouted) == len(spec.policies):

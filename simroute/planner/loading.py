@@ -1,7 +1,7 @@
 """Plan file to checked `PlanSpec`: every problem at once, each with file, line, column and path.
 
 Imports errors, hardware's catalogue, what of scenario reads and checks scenario files and, of this room, candidates,
-naming and spec.
+judge, naming and spec.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from simroute.errors import ScenarioError, SimrouteError
 from simroute.hardware import catalogue
 from simroute.planner import naming
 from simroute.planner.candidates import variant_names
+from simroute.planner.judge import P99_SHARE
 from simroute.planner.spec import PlanSpec
+from simroute.results.compare import TARGET_ATTAINMENT
 from simroute.scenario import check
 from simroute.scenario.loader import as_written, opened, validated
+from simroute.scenario.models import SloSpec
 from simroute.scenario.source import Keys, Problem
 
 
@@ -135,10 +138,23 @@ def _pools_named(spec: PlanSpec) -> Iterator[Problem]:
 
 
 def _doubts(spec: PlanSpec) -> Iterator[Problem]:
-    """Quotas and prices of GPUs that no candidate uses."""
+    """Quotas and prices of GPUs that no candidate uses, and percentiles that are promised twice."""
+    yield from _idle_percentiles(spec)
     used = {catalogue.gpu(name).name for candidate in spec.candidates for name in candidate.gpu}
     stated: Mapping[str, Any]
     for field, stated in (("quotas", spec.quotas), ("prices", spec.prices)):
         for name in stated:
             if catalogue.gpu(name).name not in used:
                 yield Problem((field, name), "no candidate uses this GPU", on_key=True)
+
+
+def _idle_percentiles(spec: PlanSpec) -> Iterator[Problem]:
+    """Limits of a p99 that `slo` and `attainment` already imply."""
+    for name in spec.classes:
+        wanted = spec.wanted(name)
+        attainment = TARGET_ATTAINMENT if wanted.attainment is None else wanted.attainment
+        for metric in SloSpec.model_fields if wanted.p99 and wanted.slo and attainment >= 1 - P99_SHARE else ():
+            limit_s, each_s = getattr(wanted.p99, metric), getattr(wanted.slo, metric)
+            if limit_s is not None and each_s is not None and limit_s >= each_s:
+                more = f"slo.{metric} {each_s:g} for {attainment:.2%} of the requests asks for more"
+                yield Problem(("classes", name, "p99", metric), f"{limit_s:g} binds nothing: {more}")

@@ -142,6 +142,7 @@ def _answered(search: Search) -> dict[str, Any]:
         **_context(space),
         "notes": [
             *space.built.trace.notes,
+            *space.idle_classes,
             *_basis(space, best, second),
             *_unstated(space),
             *search.notes,

@@ -35,7 +35,7 @@ def relaxed(search: Search) -> tuple[Verdict | None, list[dict[str, Any]]]:
     raised = [_limit_relaxation(check) for check in limits]
     if wider.best is not None:
         return near, raised
-    floors = _unreachable(wider.space, wider.bounds)
+    floors = [*_unreachable(wider.space, wider.bounds), *_too_long(wider)]
     said = {(each["constraint"], each["class"]) for each in floors}
     broken = () if near is None else near.violations
     other = [relaxation(c) for c in broken if c not in limits and (c.constraint, c.request_class) not in said]
@@ -79,6 +79,23 @@ def _unreachable(space: Space, bounds: Bounds) -> list[dict[str, Any]]:
                     f"relax the quality floor of {name} from {floor:g} to {reach:g}, the best that any variant reaches"
                 )
             found.append(_advice("quality_floor", name, floor, reach, text))
+    return found
+
+
+def _too_long(search: Search) -> list[dict[str, Any]]:
+    """Classes that have more prompts which no variant takes than may be missed."""
+    space, trace = search.space, search.space.built.trace
+    longest = max(pool.engine.max_model_len for pool in space.built.pools)
+    found = []
+    for limits, name in zip(search.bounds.limits, space.classes, strict=True):
+        count = int((trace.input_tokens[limits.members] >= longest).sum())
+        share, limit = 1 - count / space.requests(name), space.attainment(name)
+        if share < limit:
+            text = (
+                f"{count:,} of {space.requests(name):,} prompts of {name} are longer than any variant takes "
+                f"({longest:,} tokens): raise engine.max_model_len, or promise {name} at most {share:.2%}"
+            )
+            found.append(_advice("attainment", name, limit, share, text))
     return found
 
 
