@@ -22,7 +22,7 @@ from simroute.scenario.models import PolicySpec
 
 def said(policy: PolicySpec) -> frozenset[str]:
     """Every text in a policy's options, whatever it stands for."""
-    return frozenset(_texts(policy.options))
+    return frozenset(_texts(list(policy.options.values())))
 
 
 def _texts(value: Any) -> Iterator[str]:
