@@ -110,12 +110,17 @@ def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def runner_up(best: Verdict, ranked: Sequence[Verdict]) -> Verdict | None:
-    """The cheapest other choice of variants that keeps every promise; failing that, the next under another policy.
+    """The cheapest other choice of variants that keeps every promise; failing that, the same under another policy.
 
     What only adds to the best fleet is no other choice.
     """
     others = [v for v in ranked if differs(v.candidate.fleet, best.candidate.fleet)]
-    same = [v for v in ranked if v.candidate.policy != best.candidate.policy]
+    used = [option for option, _ in best.candidate.fleet]
+    same = [
+        v
+        for v in ranked
+        if [option for option, _ in v.candidate.fleet] == used and v.candidate.policy != best.candidate.policy
+    ]
     return next(iter(others), next(iter(same), None))
 
 

@@ -94,7 +94,7 @@ def sweep_others(search: Search, most: int) -> None:
     limit = min(search.cost_limit(space.spec.search.frontier_cost), second)
     listing = search.listed(limit)
     waiting = _unknown(search, [f for f in listing.fleets if differs(f, best.candidate.fleet)])
-    waiting = [c for c in waiting if space.usd_per_month(c.fleet) < limit * _LESS]
+    waiting = [c for c in waiting if space.usd_per_month(c.fleet) < second * _LESS]
     if listing.covered_usd_per_month >= limit and len(waiting) <= most:
         _asked(search, waiting, most, "the runner-up", too_dear=lambda: _second(search, best))
     elif waiting:
