@@ -5,6 +5,7 @@ Imports nothing heavy at the top: `simroute --help` must answer at once, so each
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, Any, NoReturn
@@ -22,6 +23,8 @@ from simroute.cli.whatif import whatif
 from simroute.errors import SimrouteError
 
 EXIT_INTERNAL = 1
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says of a disk that takes no more."""
 
 
 class _Commands(typer.core.TyperGroup):
@@ -103,6 +106,9 @@ def _exit_code(error: BaseException) -> int | str | None:
     if isinstance(error, SimrouteError):
         _say(*str(error).splitlines())
         return error.exit_code
+    if isinstance(error, OSError) and error.errno in _FULL:
+        _say(f"cannot write {error.filename or 'the output'}: {error.strerror}")
+        return EXIT_INTERNAL
     if os.environ.get("SIMROUTE_TRACEBACK"):
         raise error
     _say(f"internal error: {type(error).__name__}: {error}", "set SIMROUTE_TRACEBACK=1 to see where it happened")

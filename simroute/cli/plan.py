@@ -85,8 +85,10 @@ def plan(
     kept = cache_at(cache, output, resume=resume, quiet=quiet)
     with shown_stages("plan", hidden=quiet) as progress:
         result = search(loaded.spec, seed=seed, exact=exact, executor=workers, cache=kept, progress=progress)
-    _store(result, output, kinds)
-    _show(result, json=json, quiet=quiet, output=output)
+    _show(result, json=json, quiet=quiet)
+    written = _store(result, output, kinds)
+    for line in () if quiet or json else written:
+        typer.echo(line)
     if result.interrupted:
         unchecked = ", assertions were not checked" * bool(assertions)
         typer.echo(f"warning: interrupted: fleets that were not simulated may be cheaper{unchecked}", err=True)
@@ -125,10 +127,10 @@ def _kinds(kinds: Sequence[str], output: Path | None) -> tuple[str, ...]:
     return tuple(kinds)
 
 
-def _store(result: PlanResult, output: Path | None, kinds: Sequence[str]) -> None:
-    """plan.json, the same as a page, Markdown and CSV, and the best plan's files in a folder a kind."""
+def _store(result: PlanResult, output: Path | None, kinds: Sequence[str]) -> list[str]:
+    """plan.json, the same as a page, Markdown and CSV, and the best plan's files in a folder a kind: what is where."""
     if not output:
-        return
+        return []
     from simroute.planner.emit import emit
     from simroute.planner.plan import PLAN
     from simroute.report.plan_page import render
@@ -136,29 +138,32 @@ def _store(result: PlanResult, output: Path | None, kinds: Sequence[str]) -> Non
     from simroute.results.store import json_text, prepare, write_text
 
     document = result.document
-    write_text(output / PLAN, json_text(document))
-    texts = {"plan.html": render(document), "plan.md": markdown(document), "plan.csv": csv_text(document)}
+    texts = {PLAN: json_text(document), "plan.html": render(document)}
+    texts |= {"plan.md": markdown(document), "plan.csv": csv_text(document)}
     for name, text in texts.items():
         write_text(output / name, text)
+    told = ["", f"written: {output}/ ({', '.join(texts)})"]
     for kind in kinds if document["best"] else ():
-        for name, text in emit(kind, document["best"], document).items():
+        files = emit(kind, document["best"], document)
+        for name, text in files.items():
             path = output / kind / name
             write_text(prepare(path.parent) / path.name, text)
+        told.append(f"written: {output / kind}/ ({', '.join(files)})")
+    if kinds and not document["best"]:
+        told.append(f"not written: {', '.join(kinds)}: there is no plan to deploy")
+    return told
 
 
-def _show(result: PlanResult, *, json: bool, quiet: bool, output: Path | None) -> None:
+def _show(result: PlanResult, *, json: bool, quiet: bool) -> None:
+    """The answer first: what cannot be written afterwards is not lost."""
     if json:
         from simroute.results.store import json_text
 
         typer.echo(json_text(result.document), nl=False)
-        return
-    if quiet:
-        return
-    from simroute.report.plan_table import print_plan
+    elif not quiet:
+        from simroute.report.plan_table import print_plan
 
-    print_plan(result.document, sys.stdout)
-    if output:
-        typer.echo(f"\nwritten: {output}/ (plan.json, plan.html, plan.md, plan.csv)")
+        print_plan(result.document, sys.stdout)
 
 
 def _described(spec: PlanSpec) -> str:
@@ -172,6 +177,8 @@ def _described(spec: PlanSpec) -> str:
     for number, option in enumerate(space.options):
         refused = bounds.variants_refused((number,))
         least = f"ruled out alone: {refused}" if refused else f"at least {bounds.least(number)} alone"
-        lines.append(f"variant     {option.name}: ${option.usd_per_month:,.0f} a month each, {least}")
+        called = f" ({option.family})" if option.family else ""
+        lines.append(f"variant     {option.name}{called}: ${option.usd_per_month:,.0f} a month each, {least}")
     lines += [f"cannot run  {each.name}: {each.reason}" for each in space.unfit]
+    lines += [f"warning     {line}" for line in space.idle_classes]
     return "\n".join([*lines, f"policies    {', '.join(policy.shown for policy in spec.policies)}"])

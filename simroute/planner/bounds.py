@@ -61,6 +61,9 @@ class Bounds:
     _loads: dict[tuple[tuple[int, ...], bool], tuple[Load, list[Stretch]]] = field(default_factory=dict)
     _slow: dict[tuple[int, int], list[Bools]] = field(default_factory=dict)
     _refusals: dict[tuple[int, ...], str | None] = field(default_factory=dict)
+    _beside: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    _shared: dict[tuple[int, ...], tuple[list[Sequence[int]], list[Sequence[int]]]] = field(default_factory=dict)
+    """Of three or more options, counts that the work is known to fit on, and counts that it is known not to fit on."""
 
     def __post_init__(self) -> None:
         self._costs = [costs_of(pool) for pool in self.space.built.pools]
@@ -139,12 +142,25 @@ class Bounds:
         if len(fleet) == 1:
             return "throughput" if fleet[0][1] < self.least(options[0]) else None
         if len(fleet) == 2:
-            beside = self.least_beside(options[0], np.array([fleet[0][1]]), options[1])
-            return "throughput" if fleet[1][1] < beside[0] else None
-        counts = np.array([count for _, count in fleet], dtype=np.float64)
-        return None if all(self._fits(options, counts, s) for s in self._stretches(tuple(options))) else "throughput"
+            key = (*fleet[0], options[1])
+            if key not in self._beside:
+                self._beside[key] = int(self.least_beside(options[0], np.array([fleet[0][1]]), options[1])[0])
+            return "throughput" if fleet[1][1] < self._beside[key] else None
+        return None if self._fits(tuple(options), [count for _, count in fleet]) else "throughput"
 
-    def _fits(self, options: Sequence[int], counts: Floats, stretch: Stretch) -> bool:
+    def _fits(self, options: tuple[int, ...], counts: Sequence[int]) -> bool:
+        """Whether the work of every stretch can be shared out: what fits on some replicas fits on more of them."""
+        enough, few = self._shared.setdefault(options, ([], []))
+        if any(all(n >= fewer for n, fewer in zip(counts, known, strict=True)) for known in enough):
+            return True
+        if any(all(n <= more for n, more in zip(counts, known, strict=True)) for known in few):
+            return False
+        tried = np.array(counts, dtype=np.float64)
+        fits = all(self._shares_out(options, tried, stretch) for stretch in self._stretches(options))
+        (enough if fits else few).append(counts)
+        return fits
+
+    def _shares_out(self, options: Sequence[int], counts: Floats, stretch: Stretch) -> bool:
         """Whether the work of a stretch can be shared out among the replicas."""
         from scipy.optimize import linprog
 

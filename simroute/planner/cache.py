@@ -76,7 +76,7 @@ class Cache:
         path = self._path(self.folder, key, kind)
         try:
             return read(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except Exception as error:  # damage has many faces, and none of them may stop a run
             reason = "it is incomplete" if isinstance(error, KeyError | TypeError) else " ".join(str(error).split())

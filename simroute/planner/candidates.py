@@ -1,7 +1,8 @@
 """The fleets that a plan spans: options (a variant with its engine settings), how many of each, and what they cost.
 
 Owns `Option`, `Fleet` and `Space`. Options that cannot run (the model does not fit, vLLM refuses, no price is known)
-are listed with the reason. Imports errors, hardware's catalogue, units and, of scenario, models, build and variants.
+are listed with the reason. Imports errors, hardware's catalogue, units, of scenario models, build and variants, and of
+this room naming and spec.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Any, NamedTuple
 
 from simroute.errors import SimrouteError, UsageError
 from simroute.hardware import catalogue
+from simroute.planner import naming
 from simroute.planner.spec import CandidateSpec, PlanClass, PlanSpec, ReplicaRange
 from simroute.results.compare import TARGET_ATTAINMENT
 from simroute.scenario.build import Built, build
 from simroute.scenario.models import ClassSpec, PoolSpec, PriceSpec, Scenario, SloSpec, Traffic
 from simroute.scenario.variants import variant_of
 from simroute.units import HOURS_PER_MONTH
+from simroute.workload.columns import DEFAULT_NAME
 
 SAMPLES = 100
 """Points of a replay's timeline: enough for a chart; of a short trace, more would cost more than the rest."""
@@ -44,6 +47,8 @@ class Option:
     gpu: str
     gpus: int
     usd_per_hour: float
+    family: str | None = None
+    """Its candidate's name."""
 
     @property
     def usd_per_month(self) -> float:
@@ -65,6 +70,16 @@ class Space:
         """The classes that send requests."""
         names = self.built.trace.class_names
         return tuple(names[code] for code in sorted(set(self.built.trace.class_code.tolist())))
+
+    @property
+    def idle_classes(self) -> list[str]:
+        """What is asked for classes that send nothing, a line each."""
+        sending = ", ".join(self.classes)
+        return [
+            f"classes.{name}: no request of this class arrives, so its targets bind nothing (the traffic has {sending})"
+            for name in self.spec.classes
+            if name != DEFAULT_NAME and name not in self.classes
+        ]
 
     def requests(self, request_class: str) -> int:
         """How many requests of a class arrive."""
@@ -99,6 +114,24 @@ class Space:
     def quota(self, gpu: str) -> int | None:
         """Most GPUs of a kind, None where there is no limit."""
         return next((most for name, most in self.spec.quotas.items() if catalogue.gpu(name).name == gpu), None)
+
+    def policies_for(self, fleet: Fleet) -> tuple[int, ...]:
+        """The policies that can route a fleet of these variants: those that name pools need them all."""
+        found = []
+        for number, policy in enumerate(self.spec.policies):
+            if not self.names_pools(number) or naming.refusal(policy, self.called(fleet, number)) is None:
+                found.append(number)
+        return tuple(found)
+
+    def called(self, fleet: Fleet, policy: int) -> list[str]:
+        """What each pool of the fleet is called for a policy."""
+        named = [(self.options[option].name, self.options[option].family) for option, _ in fleet]
+        return naming.called(self.spec.policies[policy], named)
+
+    def names_pools(self, policy: int) -> bool:
+        """Whether the options of a policy name variants or candidates of this plan."""
+        spec = self.spec.policies[policy]
+        return bool(spec.options) and not naming.said(spec).isdisjoint(_names(self.spec, self.options))
 
     def refusal(self, fleet: Fleet) -> str | None:
         """`quota`, `budget` or `size` where the fleet breaks a limit that needs no simulation; else None."""
@@ -164,10 +197,28 @@ def space_of(spec: PlanSpec) -> Space:
     """
     options, unfit = _options(spec)
     if not options:
-        why = "; ".join(f"{each.name}: {each.reason}" for each in unfit[:3])
-        more = f" (and {len(unfit) - 3} more)" if len(unfit) > 3 else ""
+        why = f"{unfit[0].name}: {unfit[0].reason}"
+        more = f" (and {len(unfit) - 1} more)" if len(unfit) > 1 else ""
         raise UsageError(f"candidates: none of {len(unfit)} can run, so there is nothing to search: {why}{more}")
-    return Space(spec, options, unfit, build(_scenario(spec, options)))
+    unrouted = tuple(_unrouted(spec, options))
+    if len(unrouted) == len(spec.policies):
+        raise UsageError(f"policies: there is nothing to search: {'; '.join(each.reason for each in unrouted)}")
+    return Space(spec, options, (*unfit, *unrouted), build(_scenario(spec, options)))
+
+
+def _names(spec: PlanSpec, options: Sequence[Option]) -> set[str]:
+    """What the options of policies may call pools."""
+    return {option.name for option in options} | {c.name for c in spec.candidates if c.name is not None}
+
+
+def _unrouted(spec: PlanSpec, options: Sequence[Option]) -> Iterator[Unfit]:
+    """Policies that name what no fleet can have."""
+    staffed = {option.name for option in options} | {option.family for option in options}
+    names = sorted(_names(spec, options))
+    for policy in spec.policies:
+        if missing := [name for name in naming.needed(policy, names) if name not in staffed]:
+            nobody = " and ".join(f"'{name}'" for name in missing)
+            yield Unfit(f"policy {policy.shown}", f"it sends requests to {nobody}, of which no variant can run")
 
 
 def _scenario(spec: PlanSpec, options: Sequence[Option]) -> Scenario:
@@ -200,7 +251,11 @@ def _options(spec: PlanSpec) -> tuple[tuple[Option, ...], tuple[Unfit, ...]]:
     unfit: dict[str, Unfit] = {}
     for candidate in spec.candidates:
         for pool in _pools(spec, candidate, prices):
-            if pool.name in unfit or (pool := _distinct(pool, options)).name in options:
+            if pool.name in unfit:
+                continue
+            pool = _distinct(pool, options)
+            if pool.name in options:
+                _agree(options[pool.name], candidate)
                 continue
             try:
                 hardware = variant_of(pool, spec.calibrations).hardware
@@ -208,8 +263,17 @@ def _options(spec: PlanSpec) -> tuple[tuple[Option, ...], tuple[Unfit, ...]]:
                 unfit[pool.name] = Unfit(pool.name, str(error))
                 continue
             gpus, usd_per_hour = pool.tensor_parallel, hardware.usd_per_gpu_hour * pool.tensor_parallel
-            options[pool.name] = Option(pool.name, pool, candidate.replicas, hardware.gpu.name, gpus, usd_per_hour)
+            options[pool.name] = Option(
+                pool.name, pool, candidate.replicas, hardware.gpu.name, gpus, usd_per_hour, candidate.name
+            )
     return tuple(options.values()), tuple(unfit.values())
+
+
+def _agree(option: Option, candidate: CandidateSpec) -> None:
+    """Raises UsageError where a variant is listed again under another name."""
+    if option.family != candidate.name:
+        names = " and ".join(f"'{name}'" if name else "no name" for name in (option.family, candidate.name))
+        raise UsageError(f"candidates: {option.name} is listed under {names}: list it once")
 
 
 def _distinct(pool: PoolSpec, options: Mapping[str, Option]) -> PoolSpec:
@@ -219,6 +283,11 @@ def _distinct(pool: PoolSpec, options: Mapping[str, Option]) -> PoolSpec:
         number += 1
         pool = pool.model_copy(update={"name": f"{name}-{number}"})
     return pool
+
+
+def variant_names(spec: PlanSpec) -> set[str]:
+    """What the plan calls its variants, whether they can run or not. Raises CatalogueError for unknown names."""
+    return {pool.name for candidate in spec.candidates for pool in _pools(spec, candidate, {})}
 
 
 def _pools(spec: PlanSpec, candidate: CandidateSpec, prices: dict[str, PriceSpec]) -> Iterator[PoolSpec]:
@@ -259,16 +328,20 @@ def _name(
     return "-".join(parts)
 
 
-def fleet_built(space: Space, fleet: Fleet, policy: int) -> Built:
-    """The space's `Built` with the pools of one fleet under one policy.
+def fleet_built(space: Space, fleet: Fleet, policy: int, down: Sequence[int] = ()) -> Built:
+    """The space's `Built` with the pools of one fleet under one policy, and those of `down` without a replica.
 
     Raises UsageError for a fleet of no replicas.
     """
     if not fleet:
         raise UsageError("no replica is left")
     built = space.built
-    numbers = [option for option, _ in fleet]
-    specs = tuple(space.options[option].spec.model_copy(update={"replicas": count}) for option, count in fleet)
-    pools = tuple(replace(built.pools[option], replicas=count, places=count) for option, count in fleet)
+    whole = tuple(sorted((*fleet, *((option, 0) for option in down))))
+    specs = tuple(space.options[option].spec.model_copy(update={"replicas": count}) for option, count in whole)
+    pools = tuple(
+        replace(pool, replicas=count, places=max(count, 1), variant=replace(pool.variant, pool=name))
+        for (option, count), name in zip(whole, space.called(whole, policy), strict=True)
+        for pool in [built.pools[option]]
+    )
     scenario = built.scenario.model_copy(update={"pools": specs, "policies": (space.spec.policies[policy],)})
-    return replace(built, scenario=scenario, variants=tuple(built.variants[i] for i in numbers), pools=pools)
+    return replace(built, scenario=scenario, variants=tuple(built.variants[o] for o, _ in whole), pools=pools)

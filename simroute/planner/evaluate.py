@@ -24,7 +24,7 @@ from simroute.scenario.build import Built
 from simroute.scenario.run import replayed
 from simroute.workload.trace import Trace
 
-FEWEST_PEAK = 2000
+FEWEST_PEAK = 200
 """A stretch of fewer requests is not replayed apart: the whole trace is quick."""
 PEAK_BINS = 400
 
@@ -40,6 +40,8 @@ class _Replay(NamedTuple):
     candidate: Candidate
     stage: str
     rate_scale: float
+    down: tuple[int, ...] = ()
+    """Options of which a loss has left nothing, where the policy asks for them by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class Evaluator:
         queue = {c: [*self.space.degraded(c.fleet), c.fleet] for c in candidates}
         found: dict[Candidate, list[Check]] = {c: [] for c in candidates}
         while queue and not self.stopped:
-            asked = {c: _Replay(Candidate(fleets[0], c.policy), stage, rate_scale) for c, fleets in queue.items()}
+            asked = {c: self._replay_of(c, fleets[0], stage, rate_scale) for c, fleets in queue.items()}
             self._replay([*asked.values()])
             for candidate, replay in asked.items():
                 result = self._results.get(replay)
@@ -164,6 +166,12 @@ class Evaluator:
                     still_open.append(candidate)
                     queue.pop(candidate)
         return still_open
+
+    def _replay_of(self, candidate: Candidate, left: Fleet, stage: str, rate_scale: float) -> _Replay:
+        down: tuple[int, ...] = ()
+        if len(left) < len(candidate.fleet) and self.space.names_pools(candidate.policy):
+            down = tuple(option for option, _ in candidate.fleet if option not in dict(left))
+        return _Replay(Candidate(left, candidate.policy), stage, rate_scale, down)
 
     def _verdict(
         self, candidate: Candidate, left: Fleet, result: Mapping[str, Any], stage: str, found: list[Check]
@@ -221,7 +229,8 @@ class Evaluator:
             return None
         document = replay_document(built, self.space.spec.policies[replay.candidate.policy], exact=self.exact)
         wanted = {name: self.space.wanted(name).model_dump(mode="json") for name in self.space.classes}
-        return None if document is None else key_of({"plan": document, "wanted": wanted})
+        called = [pool.variant.pool for pool in built.pools]
+        return None if document is None else key_of({"plan": document, "wanted": wanted, "called": called})
 
 
 def peak_of(space: Space) -> tuple[float, float] | None:
@@ -245,7 +254,7 @@ def _traffic(trace: Trace, peak: tuple[float, float] | None, replay: _Replay) ->
 
 
 def _built(space: Space, peak: tuple[float, float] | None, replay: _Replay) -> Built:
-    built = fleet_built(space, *replay.candidate)
+    built = fleet_built(space, *replay.candidate, replay.down)
     return replace(built, trace=_traffic(built.trace, peak, replay))
 
 

@@ -16,6 +16,7 @@ from simroute.hardware.select import FoundCalibration
 from simroute.planner.candidates import Space
 from simroute.planner.evaluate import Verdict
 from simroute.planner.judge import Check, worst
+from simroute.planner.sweep import differs
 from simroute.planner.targets import headlines
 from simroute.results.metrics import rounded
 
@@ -51,6 +52,7 @@ def _pool(space: Space, option: int, count: int, summary: Any) -> dict[str, Any]
     beyond = summary["by_pool"][space.options[option].name]["extrapolated"] if summary else None
     return {
         "name": space.options[option].name,
+        "family": space.options[option].family,
         "model": variant.hardware.model.name,
         "hf_id": variant.hardware.model.hf_id,
         "quantization": variant.hardware.scheme.name,
@@ -117,10 +119,17 @@ def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def runner_up(best: Verdict, ranked: Sequence[Verdict]) -> Verdict | None:
-    """The cheapest other choice of variants that keeps every promise; failing that, the next under another policy."""
+    """The cheapest other choice of variants that keeps every promise; failing that, the same under another policy.
+
+    What only adds to the best fleet is no other choice.
+    """
+    others = [v for v in ranked if differs(v.candidate.fleet, best.candidate.fleet)]
     used = [option for option, _ in best.candidate.fleet]
-    others = [v for v in ranked if [option for option, _ in v.candidate.fleet] != used]
-    same = [v for v in ranked if v.candidate.policy != best.candidate.policy]
+    same = [
+        v
+        for v in ranked
+        if [option for option, _ in v.candidate.fleet] == used and v.candidate.policy != best.candidate.policy
+    ]
     return next(iter(others), next(iter(same), None))
 
 

@@ -1,6 +1,7 @@
 """Plan file to checked `PlanSpec`: every problem at once, each with file, line, column and path.
 
-Imports errors, hardware's catalogue and, of scenario, what reads and checks scenario files.
+Imports errors, hardware's catalogue, what of scenario reads and checks scenario files and, of this room, candidates,
+judge, naming and spec.
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ from typing import Any
 
 from simroute.errors import ScenarioError, SimrouteError
 from simroute.hardware import catalogue
+from simroute.planner import naming
+from simroute.planner.candidates import variant_names
+from simroute.planner.judge import P99_SHARE
 from simroute.planner.spec import PlanSpec
+from simroute.results.compare import TARGET_ATTAINMENT
 from simroute.scenario import check
 from simroute.scenario.loader import PLAN, as_written, opened, validated
+from simroute.scenario.models import SloSpec
 from simroute.scenario.source import Keys, Problem
 
 
@@ -40,6 +46,7 @@ def read_plan(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequen
     problems += check.problems(check.parts_of({k: v for k, v in source.data.items() if k != "pools"}))
     problems += _unknown_names(source.data)
     problems += _contradictions(spec) if spec else []
+    problems += _pools_named(spec) if spec and not problems else []
     problems = [problem._replace(keys=as_written(problem.keys, source.data)) for problem in problems]
     if problems or spec is None:
         raise ScenarioError([source.locate(p) for p in sorted(problems, key=source.position)])
@@ -108,11 +115,46 @@ def _contradictions(spec: PlanSpec) -> Iterator[Problem]:
             )
 
 
+def _pools_named(spec: PlanSpec) -> Iterator[Problem]:
+    """Names of candidates, and policies whose options name them."""
+    variants = variant_names(spec)
+    for i, candidate in enumerate(spec.candidates):
+        if candidate.name in variants:
+            yield Problem(("candidates", i, "name"), f"'{candidate.name}' is what one of the plan's variants is called")
+    families = {candidate.name for candidate in spec.candidates if candidate.name is not None}
+    names, most = [*sorted(families), *sorted(variants - families)], spec.fleets.most_variants
+    for i, policy in enumerate(spec.policies):
+        keys = ("policies", i, "options")
+        reason = naming.refusal(policy, names)
+        if reason is not None:
+            known = f"candidates are called {', '.join(sorted(families))}" if families else "give candidates a `name`"
+            yield Problem(keys, f"{reason}; {known}")
+        elif len(wanted := naming.needed(policy, names)) > most:
+            yield Problem(
+                keys,
+                f"needs {len(wanted)} variants at once, {', '.join(wanted)}, and no fleet here has more than {most}: "
+                f"raise fleets.most_variants",
+            )
+
+
 def _doubts(spec: PlanSpec) -> Iterator[Problem]:
-    """Quotas and prices of GPUs that no candidate uses."""
+    """Quotas and prices of GPUs that no candidate uses, and percentiles that are promised twice."""
+    yield from _idle_percentiles(spec)
     used = {catalogue.gpu(name).name for candidate in spec.candidates for name in candidate.gpu}
     stated: Mapping[str, Any]
     for field, stated in (("quotas", spec.quotas), ("prices", spec.prices)):
         for name in stated:
             if catalogue.gpu(name).name not in used:
                 yield Problem((field, name), "no candidate uses this GPU", on_key=True)
+
+
+def _idle_percentiles(spec: PlanSpec) -> Iterator[Problem]:
+    """Limits of a p99 that `slo` and `attainment` already imply."""
+    for name in spec.classes:
+        wanted = spec.wanted(name)
+        attainment = TARGET_ATTAINMENT if wanted.attainment is None else wanted.attainment
+        for metric in SloSpec.model_fields if wanted.p99 and wanted.slo and attainment >= 1 - P99_SHARE else ():
+            limit_s, each_s = getattr(wanted.p99, metric), getattr(wanted.slo, metric)
+            if limit_s is not None and each_s is not None and limit_s >= each_s:
+                more = f"slo.{metric} {each_s:g} for {attainment:.2%} of the requests asks for more"
+                yield Problem(("classes", name, "p99", metric), f"{limit_s:g} binds nothing: {more}")

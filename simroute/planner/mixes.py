@@ -1,13 +1,11 @@
 """Mixed fleets that a linear model proposes: classes shared out among variants so that the bill is least.
 
 The integer model (scipy's milp) takes the bounds' loads at a utilisation that real fleets reach. It proposes, and
-decides nothing. Owns `proposals`, and `below`, which lists the mixed fleets that no bound rules out.
-Imports, of this room, bounds and candidates; numpy, and scipy where it is used.
+decides nothing. Owns `proposals`. Imports, of this room, bounds and candidates; numpy, and scipy where it is used.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,10 +13,6 @@ import numpy as np
 from simroute.planner.bounds import Bounds
 from simroute.planner.candidates import Fleet, Space
 
-MOST_LISTED = 20_000
-"""Mixed fleets listed at most."""
-MOST_GRID = 3_000_000
-"""Combinations of three or four variants looked at at most."""
 _NODES = 2000
 
 
@@ -131,45 +125,3 @@ class _Model:
             row[start : start + self.classes] = by_class[i]
             row[i] = -capacity_s
             self._add(row, -np.inf, 0)
-
-
-def below(space: Space, bounds: Bounds, usd_per_month: float) -> tuple[list[Fleet], bool]:
-    """Mixed fleets up to this bill that no bound rules out, cheapest first, and whether the list is complete."""
-    found: list[Fleet] = []
-    complete = True
-    for size in range(2, space.spec.fleets.most_variants + 1):
-        for options in itertools.combinations(range(len(space.options)), size):
-            if size > 2 and _grid(space, options) > MOST_GRID:
-                return sorted(found, key=space.usd_per_month), False
-            if bounds.variants_refused(options) is not None:
-                continue
-            for fleet in _mixed(space, bounds, options, usd_per_month):
-                if space.refusal(fleet) is None and bounds.refusal(fleet) is None:
-                    found.append(fleet)
-                if len(found) >= MOST_LISTED:
-                    return sorted(found, key=space.usd_per_month), False
-    return sorted(found, key=space.usd_per_month), complete
-
-
-def _grid(space: Space, options: tuple[int, ...]) -> int:
-    sizes = [space.options[option].replicas for option in options]
-    return int(np.prod([each.max - each.min + 1 for each in sizes]))
-
-
-def _mixed(space: Space, bounds: Bounds, options: tuple[int, ...], usd_per_month: float) -> Iterator[Fleet]:
-    """Fleets of just these options up to this bill."""
-    limit = usd_per_month * (1 + 1e-12)
-    ranges = [space.options[o].replicas for o in options]
-    prices = [space.options[o].usd_per_month for o in options]
-    if len(options) == 2:
-        counts = np.arange(ranges[0].min, ranges[0].max + 1)
-        least = np.maximum(bounds.least_beside(options[0], counts, options[1]), ranges[1].min)
-        for first, start in zip(counts.tolist(), least.tolist(), strict=True):
-            for second in range(start, ranges[1].max + 1):
-                if first * prices[0] + second * prices[1] > limit:
-                    break
-                yield (options[0], first), (options[1], second)
-        return
-    for counted in itertools.product(*(range(each.min, each.max + 1) for each in ranges)):
-        if sum(n * price for n, price in zip(counted, prices, strict=True)) <= limit:
-            yield tuple(zip(options, counted, strict=True))

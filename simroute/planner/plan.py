@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from simroute.planner.bounds import Bounds
 from simroute.planner.cache import Cache
 from simroute.planner.candidates import Space, space_of
-from simroute.planner.evaluate import Evaluator, Verdict
+from simroute.planner.evaluate import Candidate, Evaluator, Verdict
 from simroute.planner.executor import Executor, Flag, ProcessPool
 from simroute.planner.frontier import (
     binding,
@@ -164,14 +164,16 @@ def _answered(search: Search, progress: Progress) -> dict[str, Any]:
         **_context(space),
         "notes": [
             *space.built.trace.notes,
+            *space.idle_classes,
             *_basis(space, best, second),
+            *_unstated(space),
             *search.notes,
             *stands.get("notes", ()),
             *cut,
         ],
     }
     less = _with_less(cheaper, bound) if best else ""
-    document["answer"] = _sentence(space, best, near, relax, less)
+    document["answer"] = _sentence(search, best, near, relax, less)
     return document
 
 
@@ -191,6 +193,19 @@ def _basis(space: Space, *verdicts: Verdict | None) -> list[str]:
     notes = [n for n in space.built.notes if any(f"pool {name}:" in n for name in names)]
     estimated = [space.options[o].name for o in sorted(used) if space.built.pools[o].step_time.estimated]
     return [*notes, *(f"step times of {name} are estimated, not calibrated on this hardware" for name in estimated)]
+
+
+def _unstated(space: Space) -> list[str]:
+    """Variants that a quality floor rules out for no other reason than that nobody has said how good they are."""
+    found: dict[str, list[str]] = {}
+    for pool in space.built.pools:
+        for name in space.classes:
+            if name in space.built.quality_floor and name not in pool.variant.quality:
+                found.setdefault(name, []).append(pool.name)
+    return [
+        f"no quality for {name} is known of {', '.join(pools)}: counts as 0; state it under `quality`"
+        for name, pools in found.items()
+    ]
 
 
 def _context(space: Space) -> dict[str, Any]:
@@ -226,13 +241,15 @@ def _context(space: Space) -> dict[str, Any]:
 def _told(search: Search) -> dict[str, Any]:
     """What the search did with its candidates."""
     space, tally = search.space, search.evaluator.tally
-    candidates, policies = space.size(), len(space.spec.policies)
+    candidates, known = space.size(), {verdict.candidate for verdict in search.verdicts()}
     pruned: Counter[str] = Counter()
     for fleet in space.lone_fleets():
-        reason = space.refusal(fleet) or search.bounds.refusal(fleet)
-        if reason is not None:
-            pruned[reason] += policies
-    asked = len(search.verdicts())
+        reason, routed = space.refusal(fleet) or search.bounds.refusal(fleet), space.policies_for(fleet)
+        for policy in range(len(space.spec.policies)):
+            why = reason or (None if policy in routed else "policy")
+            if why is not None and Candidate(fleet, policy) not in known:
+                pruned[why] += 1
+    asked = len(known)
     pruned["not_needed"] = max(candidates - sum(pruned.values()) - asked, 0)
     return {
         "candidates": candidates,
@@ -243,6 +260,7 @@ def _told(search: Search) -> dict[str, Any]:
         "reused": tally.reused,
         "failed": tally.failed,
         "exhaustive": search.exhaustive,
+        "gap": search.gap and search.gap.document(),
     }
 
 
@@ -273,13 +291,14 @@ def _with_less(cheaper: Sequence[Verdict], bound: Sequence[Check]) -> str:
 
 
 def _sentence(
-    space: Space,
+    search: Search,
     best: Verdict | None,
     near: Verdict | None,
     relax: Sequence[Mapping[str, Any]],
     less: str,
 ) -> str:
     """The answer, first thing on every page."""
+    space = search.space
     if best is not None:
         fleet, policy = best.candidate
         counts = " + ".join(f"{count} x {space.options[option].name}" for option, count in fleet)
@@ -288,7 +307,7 @@ def _sentence(
         text += f"${space.usd_per_month(fleet):,.0f} a month"
         text += less
         return text + "."
-    text = "No fleet here keeps every promise"
+    text = f"No fleet {'here' if search.exhaustive else 'that was simulated'} keeps every promise"
     if near is not None and worst(near.checks) > 0:
         text += (
             f": the nearest is {space.key(*near.candidate)}, ${space.usd_per_month(near.candidate.fleet):,.0f} a month"

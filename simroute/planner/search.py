@@ -2,8 +2,8 @@
 
 Fleets of one option come first: for each option and policy the count is bisected between what the bounds need and
 what the best fleet so far costs. Then mixed fleets, which a linear model proposes and whose neighbours are tried.
-Then every cheaper fleet that nothing has ruled out, where these are few enough to leave nothing to belief.
-Owns `Search`. Imports, of this room, bounds, candidates, evaluate and mixes.
+Then the cheaper fleets that nothing has ruled out (see `sweep`).
+Owns `Search`. Imports, of this room, bounds, candidates, evaluate, listing, mixes and sweep.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from simroute.planner.bounds import Bounds
 from simroute.planner.candidates import Fleet, Space
 from simroute.planner.evaluate import Candidate, Evaluator, Verdict
-from simroute.planner.mixes import below, proposals
+from simroute.planner.listing import Listing, below
+from simroute.planner.mixes import proposals
+from simroute.planner.sweep import AT_ONCE, Gap, gap_of, sweep, sweep_others
 
-AT_ONCE = 8
-"""Candidates asked about together, however many processes there are: the search does not depend on them."""
 USUAL_UTILISATION = 0.6
 MOST_PROPOSALS = 10
 """Sets of variants that the linear model may propose."""
 MOST_NEIGHBOURS = 24
 """Fleets tried around each proposal."""
 SWEPT_REQUESTS, FEWEST_SWEPT = 1_500_000, 16
-"""Requests that the last sweep may replay, and the candidates that it looks at however many requests they take."""
+"""Requests that the sweep may replay, and the candidates that it looks at however many requests they take."""
 _LEAP = 1.35
 _EQUAL = 1 + 1e-9
 
@@ -35,7 +35,7 @@ Progress = Callable[[float, str], None]
 
 @dataclass
 class Search:
-    """One search of a space; `limits` says whether budget and quotas count."""
+    """One search of a space."""
 
     evaluator: Evaluator
     bounds: Bounds
@@ -43,6 +43,9 @@ class Search:
     notes: list[str] = field(default_factory=list)
     exhaustive: bool = True
     """Whether every cheaper fleet was simulated or ruled out by a bound."""
+    gap: Gap | None = None
+    """What is proved of the best fleet's cost, once the search has run."""
+    _listing: tuple[float, Listing] = (0.0, Listing([], 0.0))
 
     @property
     def space(self) -> Space:
@@ -53,8 +56,11 @@ class Search:
         """Search until done, stopped, or out of simulations."""
         self._lines()
         self._mixes()
-        self._sweep()
+        left = sweep(self, self.most_swept())
         self._verify()
+        sweep_others(self, left)
+        self.gap = gap_of(self)
+        self.exhaustive = self.gap.closed
 
     @property
     def best(self) -> Verdict | None:
@@ -79,14 +85,29 @@ class Search:
         evaluator = self.evaluator
         return evaluator.stopped or evaluator.whole_replays >= self.space.spec.search.most_simulations
 
-    def _cost_limit(self, factor: float = 1.0) -> float:
+    def cost_limit(self, factor: float = 1.0) -> float:
         """What a fleet may cost to be of interest: so many times the best so far."""
         best = self.best
         budget = self.space.spec.budget_usd_per_month
         limit = math.inf if budget is None else budget
         return limit if best is None else min(limit, self.space.usd_per_month(best.candidate.fleet) * factor) * _EQUAL
 
-    def _ask(self, candidates: Sequence[Candidate]) -> list[Verdict | None]:
+    def candidates(self, fleets: Iterable[Fleet]) -> list[Candidate]:
+        """These fleets under every policy that they can be run under."""
+        return [Candidate(fleet, p) for fleet in fleets for p in self.space.policies_for(fleet)]
+
+    def listed(self, usd_per_month: float) -> Listing:
+        """The fleets up to this bill that nothing but a simulation can rule out."""
+        asked, listing = self._listing
+        if asked != usd_per_month and listing.covered_usd_per_month < usd_per_month:
+            listing = below(self.space, self.bounds, usd_per_month)
+            self._listing = usd_per_month, listing
+        fleets, covered = listing
+        kept = [fleet for fleet in fleets if self.space.usd_per_month(fleet) <= usd_per_month]
+        return Listing(kept, min(covered, usd_per_month))
+
+    def ask(self, candidates: Sequence[Candidate]) -> list[Verdict | None]:
+        """A verdict on each, in order, None for those that a stop left unknown; failures are noted."""
         found = self.evaluator.ask(candidates)
         for verdict in found:
             if verdict is not None and verdict.error:
@@ -98,14 +119,14 @@ class Search:
         """Every option under every policy, the most promising first, several side by side."""
         options = [o for o in range(len(self.space.options)) if self.bounds.variants_refused((o,)) is None]
         options.sort(key=lambda o: (self._floor(o) * self.space.options[o].usd_per_month, o))
-        waiting = [self._line(o, policy) for o in options for policy in range(len(self.space.spec.policies))]
+        waiting = [self._line(o, policy) for o in options for policy in self.space.policies_for(((o, 1),))]
         total, waiting = len(waiting), waiting[::-1]
         running: list[tuple[Line, Candidate]] = []
         while (running or waiting) and not self.spent:
             while waiting and len(running) < AT_ONCE:
                 self._advance(line := waiting.pop(), None, running)
                 del line
-            verdicts = self._ask([candidate for _, candidate in running])
+            verdicts = self.ask([candidate for _, candidate in running])
             going, running = running, []
             for (line, _), verdict in zip(going, verdicts, strict=True):
                 if verdict is not None:
@@ -156,7 +177,7 @@ class Search:
         """The most replicas of one option that are of interest and allowed."""
         found = self.space.options[option]
         price = found.usd_per_month
-        limit = self._cost_limit(factor)
+        limit = self.cost_limit(factor)
         most = min(found.replicas.max, self.space.spec.fleets.most_replicas)
         most = most if limit == math.inf or not price else min(most, int(limit / price))
         quota = self.space.quota(found.gpu)
@@ -166,8 +187,9 @@ class Search:
         """Around each fleet that the linear model proposes: fewer where it holds, more where it does not."""
         if self.space.spec.fleets.most_variants < 2:
             return
-        listed, complete = below(self.space, self.bounds, self._cost_limit())
-        if complete and len(listed) * len(self.space.spec.policies) <= self._most_swept():
+        listing = self.listed(self.cost_limit())
+        complete = listing.covered_usd_per_month >= self.cost_limit()
+        if complete and len(self.candidates(listing.fleets)) <= self.most_swept():
             return  # (the sweep asks about them all)
         for number, fleet in enumerate(proposals(self.space, self.bounds, self._utilisation(), MOST_PROPOSALS)):
             self.progress(0.6 + 0.2 * number / MOST_PROPOSALS, "mixed fleets")
@@ -181,8 +203,11 @@ class Search:
         if best is None or len(best.candidate.fleet) > 1:
             return USUAL_UTILISATION
         ((option, count),) = best.candidate.fleet
-        stretch = max(self.bounds.stretches((option,)), key=lambda s: float(self.bounds.seconds((option,), s).sum()))
-        load = float(self.bounds.seconds((option,), stretch).sum()) / stretch.length_s
+        used = [(float(self.bounds.seconds((option,), s).sum()), s) for s in self.bounds.stretches((option,))]
+        if not used:  # (as few requests as may all miss)
+            return USUAL_UTILISATION
+        seconds, stretch = max(used, key=lambda pair: pair[0])
+        load = seconds / stretch.length_s
         return min(max(load / count, 0.2), 0.95)
 
     def _around(self, start: Fleet) -> None:
@@ -190,10 +215,10 @@ class Search:
         tried = 0
         while queue and tried < MOST_NEIGHBOURS and not self.spent:
             fleets = [queue.pop(0) for _ in range(min(len(queue), 3))]
-            fleets = [f for f in fleets if self._of_interest(f)]
+            fleets = [f for f in fleets if self.of_interest(f)]
             tried += len(fleets)
-            asked = [Candidate(f, p) for f in fleets for p in range(len(self.space.spec.policies))]
-            verdicts = self._ask(asked)
+            asked = self.candidates(fleets)
+            verdicts = self.ask(asked)
             for fleet in fleets:
                 own = [v for c, v in zip(asked, verdicts, strict=True) if c.fleet == fleet and v is not None]
                 step = -1 if any(v.meets for v in own) else 1
@@ -202,40 +227,13 @@ class Search:
                         seen.add(neighbour)
                         queue.append(neighbour)
 
-    def _of_interest(self, fleet: Fleet) -> bool:
+    def of_interest(self, fleet: Fleet) -> bool:
         """Whether a fleet is cheap enough, allowed, and ruled out by no bound."""
-        if self.space.usd_per_month(fleet) > self._cost_limit() or self.space.refusal(fleet) is not None:
+        if self.space.usd_per_month(fleet) > self.cost_limit() or self.space.refusal(fleet) is not None:
             return False
         return self.bounds.refusal(fleet) is None
 
-    def _sweep(self) -> None:
-        """Every fleet as cheap as the best or cheaper that nothing has ruled out, if these are few.
-
-        If they are many, only those with more of something than every fleet that failed, the dearest first.
-        """
-        policies = range(len(self.space.spec.policies))
-        lone = [f for f in self.space.lone_fleets() if self._of_interest(f)]
-        mixed, complete = below(self.space, self.bounds, self._cost_limit())
-        known = {c for (c, scale) in self.evaluator.verdicts if scale == 1.0}
-        fleets = sorted([*lone, *mixed], key=self.space.usd_per_month)
-        waiting = [c for fleet in fleets for p in policies if (c := Candidate(fleet, p)) not in known]
-        most = self._most_swept()
-        self.exhaustive = complete and len(waiting) <= most
-        waiting = waiting if self.exhaustive else waiting[::-1]
-        total, left = len(waiting), len(waiting) if self.exhaustive else most // 2
-        while waiting and left > 0 and not self.spent:
-            self.progress(0.8 + 0.15 * (1 - len(waiting) / total), "cheaper fleets")
-            batch, waiting = self._next(waiting, min(AT_ONCE, left))
-            left -= len(batch)
-            self._ask(batch)
-        self.exhaustive = self.exhaustive and not waiting
-        if not self.exhaustive and not self.evaluator.stopped:
-            self.notes.append(
-                "some cheaper fleets were not simulated: they have no more of any variant than a fleet that failed, or "
-                "the linear model did not propose them; raise search.exhaustive to simulate them all"
-            )
-
-    def _most_swept(self) -> int:
+    def most_swept(self) -> int:
         """Fleets that may be simulated for no other reason than that nothing rules them out."""
         stated = self.space.spec.search.exhaustive
         if stated is not None:
@@ -244,35 +242,30 @@ class Search:
         replays = 1 + available.lose_replicas + (len(available.zones) if available.lose_zones else 0)
         return max(SWEPT_REQUESTS // (self.evaluator.first_requests * replays), FEWEST_SWEPT)
 
-    def _next(self, waiting: Sequence[Candidate], most: int) -> tuple[list[Candidate], list[Candidate]]:
-        """The next candidates to ask about, and those after them: without what has become too dear, or presumably
-        fails because a fleet with as much of everything has failed under the same policy."""
-        limit = self._cost_limit()
-        failed = [] if self.exhaustive else [v.candidate for v in self.verdicts() if not v.meets and not v.error]
-        batch: list[Candidate] = []
-        for place, candidate in enumerate(waiting):
-            if len(batch) == most:
-                return batch, list(waiting[place:])
-            fleet, policy = candidate
-            if self.space.usd_per_month(fleet) > limit:
-                continue
-            if not any(other.policy == policy and within(fleet, other.fleet) for other in failed):
-                batch.append(candidate)
-        return batch, []
-
     def _verify(self) -> None:
-        """One replica less of each variant of the best fleet fails, one more holds: or it is said that it does not."""
-        best = self.best
-        if best is None or self.spent:
-            return
-        fleet, policy = best.candidate
-        fewer = [f for f in neighbours(self.space, fleet, -1) if self.bounds.refusal(f) is None]
-        more = list(neighbours(self.space, fleet, 1))
-        verdicts = self._ask([Candidate(f, policy) for f in (*fewer, *more)])
-        for neighbour, verdict in zip((*fewer, *more), verdicts, strict=True):
-            if neighbour in more and verdict is not None and not verdict.meets and not verdict.error:
+        """No fewer replicas of the best fleet's variants will do, and one more of each will: or it is said.
+
+        Latency need not be monotone: of one variant, every count is simulated that no bound rules out.
+        """
+        verified: Candidate | None = None
+        while (best := self.best) is not None and best.candidate != verified and not self.spent:
+            verified = best.candidate
+            fleet = best.candidate.fleet
+            fewer: Iterable[Fleet] = neighbours(self.space, fleet, -1)
+            if len(fleet) == 1:
+                ((option, count),) = fleet
+                fewer = [((option, n),) for n in range(self._floor(option), count)]
+            self.ask(self.candidates(f for f in fewer if self.of_interest(f)))
+        if best is not None and not self.spent:
+            self._look_above(best.candidate)
+
+    def _look_above(self, best: Candidate) -> None:
+        """Whether one more replica of each variant keeps the promises as well, as one would think."""
+        more = [f for f in neighbours(self.space, best.fleet, 1) if self.space.refusal(f) is None]
+        for neighbour, verdict in zip(more, self.ask([Candidate(f, best.policy) for f in more]), strict=True):
+            if verdict is not None and not verdict.meets and not verdict.error:
                 self.notes.append(
-                    f"not monotone: {self.space.key(neighbour, policy)} costs more than the best and breaks "
+                    f"not monotone: {self.space.key(neighbour, best.policy)} costs more than the best and breaks "
                     f"{', '.join(_named(verdict))}"
                 )
 
@@ -289,9 +282,3 @@ def neighbours(space: Space, fleet: Fleet, step: int) -> Iterable[Fleet]:
         if limits.min <= count + step <= limits.max:
             found.append((*fleet[:place], (option, count + step), *fleet[place + 1 :]))
     return [f for f in found if sum(count for _, count in f) <= space.spec.fleets.most_replicas]
-
-
-def within(small: Fleet, large: Fleet) -> bool:
-    """Whether `large` has at least as much of every option."""
-    have = dict(large)
-    return all(have.get(option, 0) >= count for option, count in small)

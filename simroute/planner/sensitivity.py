@@ -15,7 +15,8 @@ from typing import Any
 from simroute.planner.bounds import Bounds
 from simroute.planner.candidates import Fleet, Space
 from simroute.planner.evaluate import Candidate, Evaluator, Verdict
-from simroute.planner.search import Search, neighbours, within
+from simroute.planner.search import Search, neighbours
+from simroute.planner.sweep import within
 from simroute.planner.worlds import SHARE, End, factors, restricted
 
 MOST_SHAPES = 4

@@ -85,6 +85,8 @@ class EngineGrid(Part):
 class CandidateSpec(Part):
     """Variants to choose from: every combination of what is listed; a bare value stands for a list of one."""
 
+    name: Name | None = None
+    """What policies' options may call the variant that a fleet has of these (left out: each has only its own name)."""
     model: Annotated[tuple[Name, ...], Field(min_length=1)]
     """Models of the catalogue, or paths of Hugging Face config.json files."""
     quantization: Annotated[tuple[Name, ...], Field(min_length=1)] = ("bf16",)

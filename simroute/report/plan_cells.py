@@ -148,9 +148,12 @@ def accuracy(plan: Plan) -> Grid:
 
 
 def badges(document: Document) -> list[Cell]:
-    """What qualifies every number, at the top: feasibility, step times, extrapolation, stability, interruption."""
+    """What qualifies every number, at the top: feasibility, proof, step times, extrapolation, stability and more."""
     good, plan = document["feasible"], chosen(document)
     found = [Cell("every target is met", "good") if good else Cell("no plan meets every target", "bad")]
+    searched = document.get("search") or {}
+    if gap := searched.get("gap"):
+        found.append(Cell(gap["text"], "good" if searched["exhaustive"] or gap["share"] == 0 else "warn"))
     if plan is not None:
         found += _plan_badges(plan)
     found += [Cell(str(note), "bad") for note in document.get("notes") or () if str(note).startswith("interrupted")]

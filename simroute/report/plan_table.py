@@ -111,12 +111,14 @@ def relaxations(document: Document) -> list[str]:
 
 
 def explained(document: Document) -> list[str]:
-    """Headroom, what moves the bill, what the search did, candidates that cannot run, notes: a line each."""
+    """Headroom, what moves the bill, what the search did and proved, candidates that cannot run, notes: a line each."""
     lines = []
     if document["headroom"]:
         lines.append(f"headroom: {document['headroom']['text']}")
     lines += [f"sensitivity: {line}" for line in sensitivities(document)]
     lines.append(_search(document["search"]))
+    if gap := document["search"].get("gap"):
+        lines.append(f"proof: {gap['text']}")
     unfit = document["unfit"]
     lines += [f"cannot run: {each['name']}: {each['reason']}" for each in unfit[:MOST_UNFIT]]
     if len(unfit) > MOST_UNFIT:

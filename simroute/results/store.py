@@ -197,7 +197,13 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, put in the place of `path` when all went well and removed otherwise."""
+    """A path to write to, put in the place of `path` when all went well and removed otherwise.
+
+    Devices, pipes and what a link leads to are written to as they are: nothing may take their place.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        yield path
+        return
     temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -182,6 +183,15 @@ def test_an_internal_error_is_one_line_and_says_how_to_see_more(simroute, monkey
         "simroute: internal error: RuntimeError: the roof is on fire",
         "simroute: set SIMROUTE_TRACEBACK=1 to see where it happened",
     ]
+
+
+def test_a_full_disk_is_one_line(simroute, monkeypatch):
+    def full(*arguments, **named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("simroute.scenario.build.build", full)
+    outcome = simroute("run", "tiny.yaml")
+    assert (outcome.code, outcome.err) == (1, "simroute: cannot write the output: No space left on device\n")
 
 
 def test_a_reader_that_leaves_early_is_no_error():

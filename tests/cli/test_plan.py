@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from simroute.errors import OutputError
 from simroute.planner import proof
 from simroute.planner.search import Search
 
@@ -48,6 +49,35 @@ def test_the_answer_comes_first(simroute, plan):
     assert (plan.parent / "out/.simroute-cache").is_dir()
 
 
+def test_what_was_emitted_is_named(simroute, plan):
+    done = simroute("plan", "plan.yaml", "--jobs", "1", "-o", "out", "--emit", "k8s", "--emit", "compose")
+    assert "written: out/k8s/ (kubernetes.yaml)" in done.out
+    assert "written: out/compose/ (" in done.out
+    done = simroute(
+        "plan", "plan.yaml", "--jobs", "1", "-o", "none", "--emit", "k8s", "--set", "quotas={L4: 0, L40S: 0}"
+    )
+    assert "not written: k8s: there is no plan to deploy" in done.out
+    assert not (plan.parent / "none/k8s").exists()
+
+
+def test_the_proof_is_in_one_line(simroute, plan):
+    done = simroute("plan", "plan.yaml", "--jobs", "1", "-o", "out")
+    assert "proof: no cheaper fleet can do it: each was simulated, or ruled out by a bound or a limit" in done.out
+    for name in ("plan.md", "plan.html"):
+        assert "no cheaper fleet can do it" in (plan.parent / "out" / name).read_text()
+
+
+def test_files_that_cannot_be_written_do_not_cost_the_answer(simroute, plan, monkeypatch):
+    def full(path: Path, text: str) -> None:
+        raise OutputError(f"{path}: cannot write results: No space left on device")
+
+    monkeypatch.setattr("simroute.results.store.write_text", full)
+    done = simroute("plan", "plan.yaml", "--jobs", "1", "-o", "out")
+    assert done.code == 2
+    assert done.out.startswith("Buy ")
+    assert "No space left" in done.err
+
+
 def test_json_alone(simroute, plan):
     done = simroute("plan", "plan.yaml", "--jobs", "1", "--json")
     assert json.loads(done.out)["best"]["meets"]
@@ -82,7 +112,7 @@ def test_a_mistake_is_located(simroute, plan):
     assert simroute("plan", "nothing.yaml").code == 2
 
 
-@pytest.mark.parametrize("place", ["simroute.planner.search.Search._sweep", "simroute.planner.proof.headroom"])
+@pytest.mark.parametrize("place", ["simroute.planner.search.Search._verify", "simroute.planner.proof.headroom"])
 def test_ctrl_c_keeps_what_is_finished(simroute, plan, monkeypatch, place):
     module, name = place.rsplit(".", 1)
     owner = Search if module.endswith("Search") else proof

@@ -77,6 +77,16 @@ def test_quotas_of_gpus_that_nobody_uses_are_doubted(tmp_path: Path):
     assert [line for line in read_plan(path).warnings if "no candidate uses this GPU" in line]
 
 
+@pytest.mark.parametrize(
+    ("p99", "attainment", "doubted"), [(0.5, 0.99, False), (5.0, 0.99, True), (5.0, 0.98, False), (1.0, 1.0, True)]
+)
+def test_a_percentile_that_binds_nothing_is_doubted(tmp_path: Path, p99: float, attainment: float, doubted: bool):
+    path = tmp_path / "plan.yaml"
+    wanted = {"slo": {"ttft_s": 1.0}, "p99": {"ttft_s": p99}, "attainment": attainment}
+    path.write_text(json.dumps(tiny(tmp_path) | {"classes": {"default": wanted}}))
+    assert bool([line for line in read_plan(path).warnings if "binds nothing" in line]) == doubted
+
+
 def test_an_override_and_a_trace_of_ones_own(tmp_path: Path):
     data = tiny(tmp_path)
     (tmp_path / "plan.yaml").write_text(json.dumps(data))

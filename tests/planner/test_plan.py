@@ -117,6 +117,56 @@ def test_a_floor_that_nothing_reaches_names_the_best_there_is(tmp_path: Path):
     assert {(each["class"], each["needed"]) for each in floors} == {("chat", 0.7), ("coding", 0.7)}
 
 
+def test_a_floor_of_which_nothing_is_known_is_not_relaxed_to_nothing(tmp_path: Path):
+    data = tiny(tmp_path, requests=40)
+    data["classes"]["default"]["quality_floor"] = 0.7
+    document = solved(tmp_path, data).document
+    told = "no quality for chat is known of any variant: state it under `quality`, or drop the floor"
+    assert told in document["answer"]
+    assert [each["needed"] for each in document["relax"] if each["constraint"] == "quality_floor"] == [None, None]
+    assert any(note.startswith("no quality for chat is known of Llama-3.1-8B-bf16-L4,") for note in document["notes"])
+
+
+def test_a_budget_is_not_blamed_alone_where_more_is_wrong(tmp_path: Path):
+    data = tiny(tmp_path, requests=40) | {"budget_usd_per_month": 5.0}
+    data["classes"] = {"default": {"p99": {"ttft_s": 0.02}}}
+    relax = solved(tmp_path, data).document["relax"]
+    assert {"ttft_p99", "budget"} <= {each["constraint"] for each in relax}
+
+
+def test_prompts_too_long_for_every_variant_are_counted(tmp_path: Path):
+    data = tiny(tmp_path, requests=60)
+    data["classes"]["default"]["attainment"] = 1.0
+    data["candidates"][0]["engine"] = {"max_model_len": 2048}
+    answer = solved(tmp_path, data).document["answer"]
+    rows = [line.split(",") for line in (tmp_path / "trace.csv").read_text().splitlines()[1:]]
+    coding = [int(row[1]) for row in rows if row[3] == "coding"]
+    count = sum(prompt >= 2048 for prompt in coding)
+    assert count
+    assert f"{count} of {len(coding)} prompts of coding are longer than any variant takes (2,048 tokens)" in answer
+
+
+def test_a_loss_that_leaves_no_fleet_is_named(tmp_path: Path):
+    data = tiny(tmp_path, requests=20)
+    data["candidates"][0]["replicas"] = {"max": 1}
+    data["availability"] = {"zones": ["a", "b"], "lose_zones": 1}
+    assert "every fleet here would be lost whole" in solved(tmp_path, data).document["answer"]
+
+
+def test_targets_for_a_class_that_sends_nothing_are_noted(tmp_path: Path):
+    data = tiny(tmp_path, requests=20)
+    data["classes"]["codign"] = {"slo": {"ttft_s": 0.1}}
+    notes = solved(tmp_path, data).document["notes"]
+    assert any("classes.codign: no request of this class arrives" in note for note in notes)
+
+
+def test_what_is_asked_above_a_quota_is_counted_once(tmp_path: Path):
+    data = tiny(tmp_path, requests=60, per_s=2.0) | {"quotas": {"L4": 1, "L40S": 1}}
+    search = solved(tmp_path, data).document["search"]
+    assert search["asked"] + sum(search["pruned"].values()) == search["candidates"]
+    assert search["gap"]["unsimulated"] == 0
+
+
 def test_candidates_that_cannot_run_are_listed(tmp_path: Path):
     data = tiny(tmp_path, requests=40)
     data["candidates"].append({"model": "Llama-3.3-70B", "gpu": "L4"})

@@ -117,3 +117,11 @@ def test_versions_name_python_and_the_packages():
     found = manifest.versions()
     assert found["numpy"] == np.__version__
     assert set(found) == {"python", *manifest.PACKAGES}
+
+
+def test_what_is_no_file_of_ours_is_written_to_and_not_replaced(tmp_path):
+    (tmp_path / "elsewhere.xml").write_text("old")
+    (tmp_path / "link.xml").symlink_to("elsewhere.xml")
+    store.write_text(tmp_path / "link.xml", "new")
+    assert (tmp_path / "link.xml").is_symlink()
+    assert (tmp_path / "elsewhere.xml").read_text() == "new"

@@ -158,10 +158,12 @@ def about_server(server: Server) -> Iterator[str]:
 
 
 def policy_words(plan: Mapping[str, Any]) -> str:
-    """The policy's name and its options: `quant_aware (margin=0.2)`."""
+    """The policy's name and its options, `quant_aware (margin=0.2)`, and which pools they call by another name."""
     policy = plan.get("policy") or {}
     options = ", ".join(f"{name}={value}" for name, value in (policy.get("options") or {}).items())
-    return f"{policy.get('name', 'round_robin')}{f' ({options})' if options else ''}"
+    called = [f"{p['family']} is {p['name']}" for p in plan.get("pools") or () if f"{p.get('family')}" in options]
+    where = f" where {', '.join(called)}" if options and called else ""
+    return f"{policy.get('name', 'round_robin')}{f' ({options})' if options else ''}{where}"
 
 
 def comment(lines: Iterable[str]) -> str:
