@@ -36,6 +36,7 @@ __all__ = [
     "PolicyContext",
     "check_options",
     "make_policy",
+    "needs_external",
     "options_schema",
     "policy_class",
 ]
@@ -111,6 +112,18 @@ def check_options(name: str, options: Mapping[str, Any]) -> list[OptionProblem]:
     made = model.model_validate(dict(options))
     chosen = ((key, getattr(made, key)) for key in type(made).model_fields)
     return [problem for key, value in chosen if isinstance(value, PolicyChoice) for problem in _inner(key, value)]
+
+
+def needs_external(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether policy `name` with these options, or one inside it, does nothing of its own without somebody's endpoint.
+
+    Options of a policy say so by an attribute of that name; wrong ones say nothing. Raises UsageError for its name.
+    """
+    if check_options(name, options):
+        return False
+    made = _options_of(name).model_validate(dict(options))
+    inside = [value for key in type(made).model_fields if isinstance(value := getattr(made, key), PolicyChoice)]
+    return getattr(made, "needs_external", False) or any(needs_external(each.name, each.options) for each in inside)
 
 
 def options_schema(name: str) -> dict[str, Any]:

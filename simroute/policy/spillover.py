@@ -35,6 +35,11 @@ class SpilloverOptions(PressureOptions, BalancerOptions):
     classes: tuple[str, ...] = ()
     tiers: tuple[str, ...] = ()
 
+    @property
+    def needs_external(self) -> bool:
+        """Whether it does nothing of its own without somebody else's endpoint."""
+        return self.to is None
+
 
 class _Sides(NamedTuple):
     """What one class may use."""

@@ -116,8 +116,9 @@ class Source:
         keys = problem.keys
         for depth in range(len(keys), 0, -1):
             origin = self._origins.get(keys[:depth])
-            if origin == f"--set {dotted(keys[:depth])}":
-                return f"--set {dotted(keys)}: {problem.message}"
+            if origin is not None and origin.startswith("--set "):  # (it may name items that `keys` count)
+                below = dotted(keys[depth:])
+                return f"{origin}{'.' * (below[:1] not in ('', '['))}{below}: {problem.message}"
             if origin:
                 return f"{origin}{'' if depth == len(keys) else ' ' + dotted(keys)}: {problem.message}"
         line, column = self.position(problem)
