@@ -22,6 +22,8 @@ from simroute.cli.whatif import whatif
 from simroute.errors import SimrouteError
 
 EXIT_INTERNAL = 1
+EXIT_UNREAD = 141
+"""Whoever read the output (head, less) has left: what a shell says of a tool that ends by SIGPIPE."""
 
 
 class _Commands(typer.core.TyperGroup):
@@ -31,10 +33,6 @@ class _Commands(typer.core.TyperGroup):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever read the pipe (head, less) has left: no error, but Python would complain on flushing at exit.
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-            raise typer.Exit from None
         except KeyboardInterrupt:
             # Left to click, it would exit with 1.
             _say("interrupted")
@@ -78,7 +76,7 @@ def simroute(
     """Replay real traffic through a step-exact vLLM fleet: latency, cost and quality for each routing policy.
 
     Exit codes: 0 ok, 1 internal error, 2 usage or configuration, 3 no plan meets the
-    targets, 99 an assertion failed, 130 interrupted.
+    targets, 99 an assertion failed, 130 interrupted, 141 the reader of its output left.
     """
 
 
@@ -95,6 +93,8 @@ def main() -> NoReturn:
 
 def _exit_code(error: BaseException) -> int | str | None:
     """The exit code of a command that ended in `error`, which is told; a Ctrl-C counts whatever it was turned into."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        return EXIT_UNREAD  # (click and rich say 1, which is an internal error)
     if isinstance(error, SystemExit) and (error.code == EXIT_INTERRUPTED or not interrupt.heard()):
         return error.code
     if isinstance(error, KeyboardInterrupt) or interrupt.heard():
