@@ -31,6 +31,7 @@ from simroute.fleet.pool import Pool
 from simroute.fleet.recorder import BUFFERED_GAPS, Recorder
 from simroute.fleet.scrape import ScrapedReplica, Signal, same_signal, scrape, snapshot_of
 from simroute.fleet.slot import Slot
+from simroute.fleet.standstill import Standstill
 from simroute.fleet.timeline import TimelineSampler
 from simroute.policy.context import Membership
 from simroute.policy.guard import policy_fault
@@ -61,6 +62,8 @@ def simulate(
     stop: Callable[[], bool] | None = None,
 ) -> FleetRun:
     """Replay `trace` through `pools` under `policy` until the last request ends (or `horizon_s`).
+
+    It also ends, without a horizon, when all that is left is held at the router and nobody will ever take it.
 
     `members` is what the policy knows of which replicas are up (left out: they always are); `options` how the fleet
     lives (left out: nothing changes, and the router always knows all metrics). `exact` runs the engines step by step:
@@ -104,10 +107,11 @@ class Cluster:
         self.recorder = Recorder(trace)
         self.arrivals = Arrivals(trace, only_shared=options.plain and not exact)  # (a retry shares all with the try)
         self.slots = self._places(pools)
-        self.snapshots = [slot.snapshot for slot in self.slots]
+        self.snapshots = tuple(slot.snapshot for slot in self.slots)  # (policies see it: nobody may change it)
         self.life = Lifecycle(env, self.slots, members, self._boot, self._lost)
         self.interrupted = False
         self.over = env.event()
+        self._endless = False  # nothing but the last request ends it
         self._exact = exact
         self._kv_events = getattr(policy, "reads_kv_events", False)
         self._policy_name = policy_name
@@ -179,7 +183,7 @@ class Cluster:
             raise self.fault(request, error, method) from error
         try:
             number, reason = answer
-            ready = number < 0 or (number < len(self.slots) and self.members[number])
+            ready = isinstance(reason, str) if number < 0 else number < len(self.slots) and self.members[number]
         except (TypeError, ValueError):
             ready = False
         if not ready:
@@ -201,6 +205,7 @@ class Cluster:
     def run(self, horizon_s: float | None) -> None:
         """Run to the end."""
         env = self.env
+        self._endless = horizon_s is None
         if horizon_s is not None:
             deadline = env.timeout(max(horizon_s, 0.0))
             env.run_to(self.over | deadline)
@@ -214,18 +219,26 @@ class Cluster:
     def _watch(self, progress: Callable[[float], None] | None, stop: Callable[[], bool] | None) -> Events:
         """Less often the longer it lasts."""
         interval_s = max(float(self.trace.arrival_s[-1]) / LOOKS, 1e-3) if len(self.trace) else 1.0
+        standstill = None
+        if self.gateway is not None:
+            changing = bool(self.options.scaling or self.options.failures)
+            standstill = Standstill(self.gateway, self.slots, changing=changing)
         while True:
             for _ in range(LOOKS):
                 self.recorder.flush(BUFFERED_GAPS)
                 if progress is not None and not self.source.done:
                     progress(self.source.sent / len(self.trace))
-                if stop is not None and stop():
-                    self.interrupted = True
+                self.interrupted = stop is not None and stop()
+                if self.interrupted or self._in_vain(standstill):
                     if not self.over.triggered:
                         self.over.succeed()
                     return
                 yield self.env.timeout(interval_s)
             interval_s *= 2
+
+    def _in_vain(self, standstill: Standstill | None) -> bool:
+        """Whether the last requests will never end, and no horizon will cut them off."""
+        return self._endless and self.source.done and standstill is not None and standstill.reached(self.env.now)
 
     def result(self, policy_name: str, horizon_s: float | None) -> FleetRun:
         """Everything recorded, as arrays."""

@@ -44,6 +44,8 @@ class Direct:
         try:
             number, reason = decision
             if number < 0:
+                if not isinstance(reason, str):
+                    raise TypeError(reason)
                 self._recorder.unanswered(index, Status.REJECTED, reason)
                 return
             engine, snapshot, slot = self._doors[number]

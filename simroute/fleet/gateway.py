@@ -6,8 +6,9 @@ May import engine, fleet's other files, policy, results and rng.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from math import exp, log1p
+from math import exp, inf, log1p
 from typing import TYPE_CHECKING
 
 from simpy.events import NORMAL
@@ -68,12 +69,14 @@ class Gateway:
         if options.clients.cancel_share:
             self._interest = rng.stream(cluster.seed, "interest").random((len(cluster.trace), 2))
         self._first_token_s = recorder.first_token_s
-        self._attempts = recorder.keep_attempts()
+        self._tries, self._attempts = recorder.keep_attempts()
         self.watches: dict[str, PoolWatch] = {}
         self.ended: Callable[[EngineRequest], None] | None = None
         self.sent = 0
-        self.gaps = recorder.gaps
         self._use(policy)
+        # Whose answers are looked at first comes whole: between its tokens its client sees no gap.
+        unseen: deque[float] = deque(maxlen=0)
+        self.gaps = recorder.gaps if self._review is None else unseen.extend
         cluster.members.listen(self._recount)
         self._recount()
         cluster.life.ups.append(lambda _slot: self._pump())
@@ -92,6 +95,14 @@ class Gateway:
         """Requests in the queue."""
         return 0 if self._queue is None else len(self._queue)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether every call that is left is held, and neither its client nor the queue will ever give it up."""
+        queue = self._queue
+        if queue is None or not self._calls or len(queue) < len(self._calls) or queue.next_expiry_s is not None:
+            return False
+        return all(call.leaves_s == inf for call in self._calls.values())
+
     def counts(self) -> tuple[int, int]:
         """(requests held, requests sent to replicas so far)."""
         return self.held, self.sent
@@ -105,8 +116,8 @@ class Gateway:
         if self._interest is not None:
             chance, patience = self._interest[request.index].tolist()
             if chance < clients.cancel_share:
-                after_s = -clients.cancel_after_s * log1p(-patience)
-                self._at(self._env.now + after_s, lambda: self._leave(call, LOST_INTEREST, for_good=True))
+                call.bored_s = self._env.now - clients.cancel_after_s * log1p(-patience)
+                self._at(call.bored_s, lambda: self._leave(call, LOST_INTEREST, for_good=True))
         self._ask(call)
 
     def _ask(self, call: Call) -> None:
@@ -114,11 +125,14 @@ class Gateway:
         if call.over:
             return
         now = self._env.now
+        self._tries[call.original.index] += 1
+        call.leaves_s = call.bored_s
         timeouts = self._options.clients.timeout_s
         if timeouts:
             timeout_s = timeouts.get(call.original.request_class, timeouts.get("default"))
             if timeout_s is not None:
                 tries = call.tries
+                call.leaves_s = min(call.bored_s, now + timeout_s)
                 self._at(now + timeout_s, lambda: self._time_out(call, tries))
         if now < self._back_s:
             self._refuse(call, Status.FAILED, ROUTER_DOWN)
@@ -164,18 +178,17 @@ class Gateway:
         number, reason = self._cluster.decide(self._choose, call.request)
         if number >= 0:
             self._send(call, number)
-        else:
-            self._refuse(call, Status.REJECTED, reason)
-
-    def _route_again(self, call: Call, lost: str) -> None:
-        """Ask where an attempt goes whose predecessor is `lost`, for that reason; it does not queue again."""
-        number, reason = self._cluster.decide(self._choose, call.request)
-        if number >= 0:
-            self._send(call, number)
-        elif reason == NO_REPLICA and self._queue is not None:
+        elif call.lost and reason == NO_REPLICA and self._queue is not None:
             self._hold(call)
         else:
-            self._refuse(call, Status.FAILED, lost)
+            self._turn_away(call, reason)
+
+    def _turn_away(self, call: Call, reason: str) -> None:
+        """Nobody takes the attempt, for that reason; what a replica had taken and lost has failed for the loss."""
+        if call.lost:
+            self._refuse(call, Status.FAILED, call.lost)
+        else:
+            self._refuse(call, Status.REJECTED, reason)
 
     def _send(self, call: Call, number: int) -> None:
         request, slot = call.request, self._slots[number]
@@ -187,7 +200,7 @@ class Gateway:
             return
         if isinstance(replica, ExternalReplica):
             if not replica.accepts():
-                self._refuse(call, Status.REJECTED, RATE_LIMITED)
+                self._turn_away(call, RATE_LIMITED)
                 return
         elif request.prefix_ids and engine.enable_prefix_caching:
             self._cluster.arrivals.describe(request, engine.block_size)
@@ -228,6 +241,7 @@ class Gateway:
         if call is None or call.number == NOWHERE:
             return
         call.begun = True
+        call.first_s = at_s
         slot = self._slots[call.number]
         slot.snapshot.queued_tokens -= call.request.input_tokens
         if not call.done_tokens:
@@ -241,21 +255,29 @@ class Gateway:
         if call is None or call.request is not request or call.number == NOWHERE:
             return  # its client had left while the last token was on its way
         number = call.number
+        pool = self._slots[number].pool
         self._left(call)
-        if self._slots[number].pool.external is None:
+        self._pause(call)
+        if pool.external is None:
             load = self._load
             load.completions_per_s = load.completions_per_s * exp((self._answered_s - at_s) / RECENT_S) + 1 / RECENT_S
             self._answered_s = at_s
         if self._review is None or not self._sent_on(call, number, at_s):
-            self._recorder.finish_s[request.index] = at_s
-            self._end(call, Status.COMPLETED, "")
+            self._answer(call, at_s, pool.request.overhead_s(call.original.input_tokens))
         self._settle(number)
+
+    def _answer(self, call: Call, at_s: float, outside_s: float) -> None:
+        """The whole answer has left its replica; its client hangs up meanwhile if it does not wait for so long."""
+        if at_s + outside_s <= call.leaves_s:
+            self._recorder.finish_s[call.original.index] = at_s
+            self._end(call, Status.COMPLETED, "")
 
     def _sent_on(self, call: Call, number: int, now: float) -> bool:
         """Whether the policy wants a better answer than the one of replica `number`, which its client has not seen."""
         review = self._review
         assert review is not None
         call.done_tokens = 0
+        call.lost = ""
         request = call.attempt(now)  # what may be sent on: the router's time and the trace's own prefix ids
 
         def ask(request: EngineRequest, snapshots: Sequence[object]) -> object:
@@ -281,13 +303,23 @@ class Gateway:
             if call is None or call.request is not request or call.number == NOWHERE:
                 continue
             self._left(call)
+            if request.generated_tokens:
+                self._pause(call)
+                call.paused_s = request.last_token_s
             self._forget_token(call, request.generated_tokens if options.on_loss == "resume" else 0)
             if options.on_loss == "fail" or call.resends >= options.most_resends:
                 self._refuse(call, Status.FAILED, reason)
             else:
                 call.resends += 1
+                call.lost = reason
                 call.attempt(now)
-                self._route_again(call, reason)
+                self._route(call)
+
+    def _pause(self, call: Call) -> None:
+        """The attempt has brought tokens: between the last one of its predecessor and its first its client waited."""
+        if call.done_tokens:
+            gap_s = call.first_s - call.paused_s
+            self.gaps((gap_s, gap_s, 1, 1))
 
     def _forget_token(self, call: Call, kept_tokens: int) -> None:
         """An attempt has ended early: only `kept_tokens` more of the answer remain."""
@@ -323,6 +355,8 @@ class Gateway:
             replica = self._slots[number].replica
             assert replica is not None
             self._left(call)
+            if call.first_s < self._env.now:
+                self._pause(call)
             replica.abort(call.request)
             self._settle(number)
 
@@ -339,6 +373,7 @@ class Gateway:
             wait_s *= 1 + retries.jitter * rng.stream(self._cluster.seed, "backoff", index, call.tries).uniform(-1, 1)
         call.tries += 1
         call.resends = 0
+        call.lost = ""
         self._at(self._env.now + wait_s, lambda: self._ask(call))
 
     def _end(self, call: Call, status: Status, reason: str) -> None:
@@ -378,7 +413,7 @@ class Gateway:
         assert queue is not None
         reason = queue.push(call.request, now)
         if reason is not None:
-            self._refuse(call, Status.REJECTED, reason)
+            self._turn_away(call, reason)
             return
         call.held = True
         self._expire_later()
@@ -400,7 +435,7 @@ class Gateway:
             call = self._calls.get(request.index)
             if call is not None and call.held and call.request is request:  # its client may have left meanwhile
                 call.held = False
-                self._refuse(call, Status.REJECTED, WAITED_TOO_LONG)
+                self._turn_away(call, WAITED_TOO_LONG)
         self._expire_later()
 
     def _pump(self) -> None:
@@ -420,7 +455,7 @@ class Gateway:
             if number >= 0:
                 self._send(call, number)
             else:
-                self._refuse(call, Status.REJECTED, reason)
+                self._turn_away(call, reason)
         self._pumping = False
 
     def _settle(self, number: int) -> None:
@@ -439,7 +474,9 @@ class Gateway:
                 slot.index.clear()
         remake = self._options.remake
         if remake is not None:
+            self._cluster.members.forget()
             self._use(remake())
+            self._cluster.members.listen(self._recount)
         in_hand = [call for call in self._calls.values() if call.held or call.coming or call.number != NOWHERE]
         self._pumping = True  # nothing is sent on while it dies
         for call in in_hand:

@@ -34,6 +34,7 @@ ROWS: Mapping[str, Any] = {
     "reason_code": -1,
     "generated_tokens": 0,
     "left_s": np.nan,
+    "tries": 0,
     "attempts": 0,
 }
 """The columns of a FleetRun, and what a row has in them until its piece comes."""

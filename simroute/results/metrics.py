@@ -179,14 +179,18 @@ def _reasons(run: FleetRun, status: Status) -> dict[str, int]:
 
 
 def _ends(run: FleetRun) -> dict[str, Any]:
-    """Why requests got no answer, and how often they were sent to replicas."""
-    attempts = run.attempts
-    if attempts is None:  # a fleet that never changes: each was sent once
-        attempts = ((run.arrival_s <= run.end_s) & (run.status != Status.REJECTED)).astype(np.int16)
+    """Why requests got no answer, how often clients asked and how often requests were sent to replicas."""
+    tries, attempts = run.tries, run.attempts
+    arrived = run.arrival_s <= run.end_s
+    if tries is None:  # a fleet that never changes: each is asked once, and sent once unless the policy refuses it
+        tries = arrived.astype(np.int32)
+    if attempts is None:
+        attempts = (arrived & (run.status != Status.REJECTED)).astype(np.int32)
     return {
         "reject_reasons": _reasons(run, Status.REJECTED),
         "failure_reasons": _reasons(run, Status.FAILED),
         "cancel_reasons": _reasons(run, Status.CANCELLED),
+        "tries": int(tries.sum()),
         "attempts": int(attempts.sum()),
     }
 
@@ -368,6 +372,9 @@ def _notes(run: FleetRun, label: Stability, top: float, tenants: int) -> list[st
     notes = []
     if run.interrupted:
         notes.append(f"interrupted at {run.end_s:.6g} s of simulated time: partial results")
+    held = run.timeline.held is not None and run.horizon_s is None and not run.interrupted
+    if held and (left := int(np.count_nonzero(run.status == Status.UNFINISHED))):
+        notes.append(f"{left:,} requests were held to the end: no replica that may serve them would ever have come up")
     if label is not Stability.STABLE:
         notes.append(_queue_note(label, pool_stability(run)))
     if label is not Stability.OVERLOADED and top < max(PERCENTILES) / 100:
