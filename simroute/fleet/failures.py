@@ -11,10 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from simpy.events import NORMAL
 
 from simroute import rng
-from simroute.engine.clock import StandingEvent
 from simroute.engine.replica import Replica
 from simroute.errors import UsageError
 from simroute.fleet.gateway import Gateway
@@ -40,12 +38,12 @@ def keep_failing(cluster: Cluster, gateway: Gateway, failures: Failures) -> None
     for number, spot in enumerate(failures.spot):
         faults.preempt(spot, number)
     for outage in failures.outages:
-        faults.at(outage.at_s, lambda outage=outage: faults.lose(outage))  # type: ignore[misc]
+        cluster.env.call_at(outage.at_s, lambda outage=outage: faults.lose(outage))  # type: ignore[misc]
     for straggler in failures.stragglers:
         slot = faults.place(straggler.pool, straggler.ordinal)
-        faults.at(straggler.at_s, lambda slot=slot, straggler=straggler: faults.slow(slot, straggler))  # type: ignore[misc]
+        cluster.env.call_at(straggler.at_s, lambda slot=slot, straggler=straggler: faults.slow(slot, straggler))  # type: ignore[misc]
     for restart in failures.router:
-        faults.at(restart.at_s, lambda restart=restart: faults.restart(restart))  # type: ignore[misc]
+        cluster.env.call_at(restart.at_s, lambda restart=restart: faults.restart(restart))  # type: ignore[misc]
 
 
 class _Faults:
@@ -57,10 +55,6 @@ class _Faults:
         self._env = cluster.env
         self._life = cluster.life
         self._factors: dict[tuple[int, int], list[float]] = {}  # of what is in a place: how much slower it is, and why
-
-    def at(self, at_s: float, act: Callable[[], None]) -> None:
-        """`act()` at `at_s`."""
-        self._env.schedule_at(StandingEvent(self._env, lambda _now: act()), NORMAL, at_s)
 
     def crash(self, crashes: Crashes, number: int) -> None:
         """Engines crash once in `mtbf_s` on average while they are up; `number` tells entries of the plan apart."""
@@ -88,12 +82,12 @@ class _Faults:
             if slot.state is State.READY:
                 life.drain(slot)
             at_s = self._env.now + spot.notice_s
-            self.at(at_s, lambda: taken(slot, life_number))
+            self._env.call_at(at_s, lambda: taken(slot, life_number))
 
         def taken(slot: Slot, number: int) -> None:
             if slot.life == number:
                 life.lose([slot], PREEMPTED)
-            self.at(self._env.now + spot.gap_s, lambda: follow(slot))
+            self._env.call_at(self._env.now + spot.gap_s, lambda: follow(slot))
 
         def follow(slot: Slot) -> None:
             slot.due = True
@@ -122,7 +116,7 @@ class _Faults:
                 slot.held -= 1
                 self._replace(slot)
 
-        self.at(self._env.now + outage.duration_s, end)
+        self._env.call_at(self._env.now + outage.duration_s, end)
 
     def place(self, pool: str, ordinal: int) -> Slot:
         """Place number `ordinal` of `pool`. Raises UsageError where there is none."""

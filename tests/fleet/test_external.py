@@ -14,8 +14,9 @@ from fleet.living import live
 from fleet.seconds import PROMPT, Refusing, endpoint, reasons, requests, seconds, statuses
 
 from simroute.fleet.failures import OUTAGE
-from simroute.fleet.gateway import RATE_LIMITED, TIMED_OUT
+from simroute.fleet.gateway import RATE_LIMITED
 from simroute.fleet.options import ClientOptions, Failures, FleetOptions, Outage, Retries, RouterOptions, RouterRestart
+from simroute.fleet.patience import TIMED_OUT
 from simroute.fleet.pool import Pool
 from simroute.policy.draws import RequestDraws
 from simroute.results.latency import latencies

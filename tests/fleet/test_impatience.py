@@ -10,8 +10,8 @@ import pytest
 from fleet.living import live
 from fleet.seconds import Refusing, reasons, requests, seconds, statuses
 
-from simroute.fleet.gateway import LOST_INTEREST, TIMED_OUT
 from simroute.fleet.options import ClientOptions, FleetOptions, Retries, RouterOptions
+from simroute.fleet.patience import LOST_INTEREST, TIMED_OUT
 from simroute.policy.gateway_queue import GatewayQueue, GatewayQueueOptions
 from simroute.results.metrics import summarise
 from simroute.results.run import Status
