@@ -10,24 +10,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import TYPE_CHECKING
 
 from simroute.engine.sequence import EngineRequest
 from simroute.fleet.call import NOWHERE, Call
 from simroute.fleet.external import ExternalReplica
 from simroute.fleet.holding import Holding
 from simroute.fleet.load import LoadBook
-from simroute.fleet.options import FleetOptions
 from simroute.fleet.patience import Patience
+from simroute.fleet.site import Site
 from simroute.fleet.slot import Slot, State
 from simroute.fleet.watch import PoolWatch
 from simroute.policy.admission import AdmissionChain
 from simroute.policy.context import NO_REPLICA
 from simroute.policy.snapshot import Decision, Reviewer, RoutingPolicy
 from simroute.results.run import Status
-
-if TYPE_CHECKING:
-    from simroute.fleet.cluster import Cluster
 
 ROUTER_DOWN = "the router is down"
 ROUTER_DIED = "the router died"
@@ -37,24 +33,24 @@ _NAN = float("nan")
 
 
 class Gateway:
-    """In front of a `Cluster` whose requests and replicas come and go. See Observer for what engines tell it.
+    """In front of a `Site` whose requests and replicas come and go. See Observer for what engines tell it.
 
     `ended` is called with every request whose call is over, `watches` are kept for pools that are scaled.
     """
 
-    def __init__(self, cluster: Cluster, policy: RoutingPolicy, options: FleetOptions) -> None:
-        self._cluster = cluster
-        self._env = cluster.env
-        self._options = options
-        self._recorder = recorder = cluster.recorder
-        self._snapshots = cluster.snapshots
-        self._slots = cluster.slots
+    def __init__(self, site: Site, policy: RoutingPolicy) -> None:
+        self._site = site
+        self._env = site.env
+        self._options = options = site.options
+        self._recorder = recorder = site.recorder
+        self._snapshots = site.snapshots
+        self._slots = site.slots
         self._admission = AdmissionChain(options.admission) if options.admission else None
         self._calls: dict[int, Call] = {}
         self._free_s = 0.0  # when the router has handled what has come
         self._back_s = 0.0  # when the router is up again
-        self._book = LoadBook(self._slots, self._snapshots, cluster.members)
-        self._patience = Patience(self._env, options.clients, cluster.seed, len(cluster.trace), self._leave)
+        self._book = LoadBook(self._slots, self._snapshots, site.members)
+        self._patience = Patience(self._env, options.clients, site.seed, len(site.trace), self._leave)
         self._holding = None
         if options.queue is not None:
             self._holding = Holding(
@@ -76,11 +72,11 @@ class Gateway:
         # Whose answers are looked at first comes whole: between its tokens its client sees no gap.
         unseen: deque[float] = deque(maxlen=0)
         self.gaps = recorder.gaps if self._review is None else unseen.extend
-        cluster.members.listen(self._recount)
+        site.members.listen(self._recount)
         self._recount()
         if self._holding is not None:
             pump = self._holding.pump
-            cluster.life.ups.append(lambda _slot: pump())
+            site.life.ups.append(lambda _slot: pump())
 
     def _use(self, policy: RoutingPolicy) -> None:
         self._choose = policy.choose
@@ -165,7 +161,7 @@ class Gateway:
 
     def _choice(self, call: Call) -> tuple[int, str]:
         """The replica that the policy chooses for the attempt, or -1 and why none."""
-        return self._cluster.decide(self._choose, call.request)
+        return self._site.decide(self._choose, call.request)
 
     def _turn_away(self, call: Call, reason: str) -> None:
         """Nobody takes the attempt, for that reason; what a replica had taken and lost has failed for the loss."""
@@ -187,7 +183,7 @@ class Gateway:
                 self._turn_away(call, RATE_LIMITED)
                 return
         elif request.prefix_ids and engine.enable_prefix_caching:
-            self._cluster.arrivals.describe(request, engine.block_size)
+            self._site.arrivals.describe(request, engine.block_size)
         call.number = number
         self.sent += 1
         self._attempts[index] += 1
@@ -265,12 +261,12 @@ class Gateway:
         def ask(request: EngineRequest, snapshots: Sequence[object]) -> object:
             return review(request, number, self._snapshots) or (NOWHERE, "")
 
-        where, reason = self._cluster.decide(ask, request, "review")
+        where, reason = self._site.decide(ask, request, "review")
         self._first_token_s[request.index] = now  # the answer is passed on as a whole
         if where == NOWHERE and not reason:
             return False
         if where == number:
-            raise self._cluster.fault(request, Decision(where), "review")
+            raise self._site.fault(request, Decision(where), "review")
         if where >= 0:
             self._send(call, where)
         else:
@@ -362,7 +358,7 @@ class Gateway:
             self._tell(self.ended, call, status)
         if self._holding is not None:
             self._holding.pump()
-        self._cluster.see_whether_over()
+        self._site.over()
 
     def _tell(self, ended: Callable[[EngineRequest], None], call: Call, status: Status) -> None:
         """A client that waits for answers has its own, when what it takes outside the engine has passed."""
@@ -384,7 +380,7 @@ class Gateway:
     def _settle(self, number: int) -> None:
         slot = self._slots[number]
         if slot.state is State.DRAINING:
-            self._cluster.life.settle(slot)
+            self._site.life.settle(slot)
 
     def restart(self, down_s: float) -> None:
         """The router dies now with all its connections and everything it knew; it is back in `down_s` seconds."""
@@ -397,9 +393,9 @@ class Gateway:
                 slot.index.clear()
         remake = self._options.remake
         if remake is not None:
-            self._cluster.members.forget()
+            self._site.members.forget()
             self._use(remake())
-            self._cluster.members.listen(self._recount)
+            self._site.members.listen(self._recount)
         in_hand = [call for call in self._calls.values() if call.held or call.coming or call.number != NOWHERE]
         for call in in_hand:
             self._take_back(call)
