@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from simroute.policy.loading import is_path
+from simroute.policy.routing.loading import is_path
 from simroute.results.manifest import trace_sha256, versions
 from simroute.scenario.build import Built
 from simroute.scenario.models import PolicySpec

@@ -18,7 +18,7 @@ from simroute.fleet.gateway import RATE_LIMITED
 from simroute.fleet.options import ClientOptions, Failures, FleetOptions, Outage, Retries, RouterOptions, RouterRestart
 from simroute.fleet.patience import TIMED_OUT
 from simroute.fleet.pool import Pool
-from simroute.policy.draws import RequestDraws
+from simroute.policy.routing.draws import RequestDraws
 from simroute.results.latency import latencies
 from simroute.results.metrics import summarise
 from simroute.results.run import FleetRun, Status

@@ -12,23 +12,23 @@ from typing import Any
 from pydantic import BaseModel
 
 from simroute.errors import SimrouteError, UsageError
-from simroute.policy.affinity import SessionAffinity
-from simroute.policy.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
-from simroute.policy.cascade import Cascade
 from simroute.policy.context import PolicyContext
-from simroute.policy.difficulty import DifficultyThreshold
-from simroute.policy.latency import CostAware, JoinShortestExpectedWait, LatencyTarget
-from simroute.policy.length_split import LengthSplit
-from simroute.policy.loading import NoOptions, imported, is_path, offered
 from simroute.policy.options import OptionProblem, problems_in
-from simroute.policy.oracle import Oracle
-from simroute.policy.prefix import PrefixAffinity, PrefixPrecise
-from simroute.policy.quant_aware import QuantAware
+from simroute.policy.routing.affinity import SessionAffinity
+from simroute.policy.routing.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
+from simroute.policy.routing.cascade import Cascade
+from simroute.policy.routing.difficulty import DifficultyThreshold
+from simroute.policy.routing.latency import CostAware, JoinShortestExpectedWait, LatencyTarget
+from simroute.policy.routing.length_split import LengthSplit
+from simroute.policy.routing.loading import NoOptions, imported, is_path, offered
+from simroute.policy.routing.oracle import Oracle
+from simroute.policy.routing.prefix import PrefixAffinity, PrefixPrecise
+from simroute.policy.routing.quant_aware import QuantAware
+from simroute.policy.routing.spillover import Spillover
+from simroute.policy.routing.tokens import LeastTokens
+from simroute.policy.routing.two_level import PolicyChoice, TwoLevel
+from simroute.policy.routing.weighted import Weighted
 from simroute.policy.snapshot import RoutingPolicy
-from simroute.policy.spillover import Spillover
-from simroute.policy.tokens import LeastTokens
-from simroute.policy.two_level import PolicyChoice, TwoLevel
-from simroute.policy.weighted import Weighted
 
 __all__ = [
     "POLICIES",
