@@ -30,7 +30,7 @@ class Clock(simpy.Environment):
 
     def call_at(self, at_s: float, act: Callable[[], None]) -> None:
         """Call `act()` at `at_s`, which is not before now except by rounding."""
-        self.schedule_at(StandingEvent(self, lambda _now: act()), NORMAL, at_s)
+        heappush(self._queue, (at_s, NORMAL, next(self._eid), StandingEvent(self, lambda _now: act())))
 
     def step(self) -> None:
         """Process the next event. Raises what a process raised, and EmptySchedule when there is no event."""

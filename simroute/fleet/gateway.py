@@ -2,7 +2,7 @@
 
 A request is a `Call` from its arrival to its end: answered, rejected, failed or cancelled. Who is held meanwhile is the
 business of `holding`, how long clients wait that of `patience`.
-May import engine, fleet's other files, policy and results.
+May import engine, fleet's other files, hardware, policy and results.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from simroute.fleet.patience import Patience
 from simroute.fleet.site import Site
 from simroute.fleet.slot import Slot, State
 from simroute.fleet.watch import PoolWatch
+from simroute.hardware.calibration import RequestTerms
 from simroute.policy.admission import AdmissionChain
 from simroute.policy.context import NO_REPLICA
 from simroute.policy.snapshot import Decision, Reviewer, RoutingPolicy
@@ -237,18 +238,21 @@ class Gateway:
         number = call.number
         pool = self._slots[number].pool
         self._left(call)
-        self._pause(call)
+        if call.done_tokens:
+            self._pause(call)
         if pool.external is None:
             self._book.answered(at_s)
         if self._review is None or not self._sent_on(call, number, at_s):
-            self._answer(call, at_s, pool.request.overhead_s(call.original.input_tokens))
+            self._answer(call, at_s, pool.request)
         self._settle(number)
 
-    def _answer(self, call: Call, at_s: float, outside_s: float) -> None:
+    def _answer(self, call: Call, at_s: float, outside: RequestTerms) -> None:
         """The whole answer has left its replica; its client hangs up meanwhile if it does not wait for so long."""
-        if at_s + outside_s <= call.leaves_s:
-            self._recorder.finish_s[call.original.index] = at_s
-            self._end(call, Status.COMPLETED, "")
+        leaves_s = call.leaves_s
+        if leaves_s < inf and at_s + outside.overhead_s(call.original.input_tokens) > leaves_s:
+            return
+        self._recorder.finish_s[call.original.index] = at_s
+        self._end(call, Status.COMPLETED, "")
 
     def _sent_on(self, call: Call, number: int, now: float) -> bool:
         """Whether the policy wants a better answer than the one of replica `number`, which its client has not seen."""
@@ -282,7 +286,8 @@ class Gateway:
                 continue
             self._left(call)
             if request.generated_tokens:
-                self._pause(call)
+                if call.done_tokens:
+                    self._pause(call)
                 call.paused_s = request.last_token_s
             self._forget_token(call, request.generated_tokens if options.on_loss == "resume" else 0)
             if options.on_loss == "fail" or call.resends >= options.most_resends:
@@ -294,10 +299,9 @@ class Gateway:
                 self._route(call)
 
     def _pause(self, call: Call) -> None:
-        """The attempt has brought tokens: between the last one of its predecessor and its first its client waited."""
-        if call.done_tokens:
-            gap_s = call.first_s - call.paused_s
-            self.gaps((gap_s, gap_s, 1, 1))
+        """A resumed attempt has brought tokens: from the last one of its predecessor to its first its client waited."""
+        gap_s = call.first_s - call.paused_s
+        self.gaps((gap_s, gap_s, 1, 1))
 
     def _forget_token(self, call: Call, kept_tokens: int) -> None:
         """An attempt has ended early: only `kept_tokens` more of the answer remain."""
@@ -328,7 +332,7 @@ class Gateway:
             replica = self._slots[number].replica
             assert replica is not None
             self._left(call)
-            if call.first_s < self._env.now:
+            if call.done_tokens and call.first_s < self._env.now:
                 self._pause(call)
             replica.abort(call.request)
             self._settle(number)

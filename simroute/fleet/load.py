@@ -38,18 +38,16 @@ class LoadBook:
         load = self.load
         load.held = held
         load.waiting = sum(snapshot.num_requests_waiting for snapshot in self._snapshots)
-        self._fade(now)
+        load.completions_per_s *= exp((self._answered_s - now) / RECENT_S)
+        self._answered_s = now
         return load
 
     def answered(self, at_s: float) -> None:
         """One of our replicas has answered."""
-        self._fade(at_s)
-        self.load.completions_per_s += 1 / RECENT_S
+        load = self.load
+        load.completions_per_s = load.completions_per_s * exp((self._answered_s - at_s) / RECENT_S) + 1 / RECENT_S
+        self._answered_s = at_s
 
     def forget(self) -> None:
         """The router has died: it does not know any more at which rate answers came."""
         self.load.completions_per_s = 0.0
-
-    def _fade(self, now: float) -> None:
-        self.load.completions_per_s *= exp((self._answered_s - now) / RECENT_S)
-        self._answered_s = now

@@ -95,7 +95,7 @@ def summarise(
         "by_pool": _by_pool(run, step_times, beyond),
     }
     summary["notes"] = [
-        *_notes(run, label, top, int(served["tenants"])),
+        *_notes(run, times, slo, label, top, int(served["tenants"])),
         *(f"extrapolated: {line}" for line in beyond_range),
     ]
     return rounded(summary)  # type: ignore[no-any-return]
@@ -367,7 +367,9 @@ def _mean_replicas(members: Sequence[ReplicaTotals], duration_s: float) -> float
     return _whole(sum(r.ready_s for r in members) / duration_s)
 
 
-def _notes(run: FleetRun, label: Stability, top: float, tenants: int) -> list[str]:
+def _notes(
+    run: FleetRun, times: Latencies, slo: Mapping[str, Slo], label: Stability, top: float, tenants: int
+) -> list[str]:
     """What a reader of the numbers must know, one sentence each."""
     notes = []
     if run.interrupted:
@@ -383,6 +385,7 @@ def _notes(run: FleetRun, label: Stability, top: float, tenants: int) -> list[st
     clipped = int(np.count_nonzero(generated_tokens(run) < run.trace.output_tokens))
     if clipped:
         notes.append(f"max_model_len cut {clipped:,} answers short, as vLLM does")
+    notes += _idle_targets(run, times, slo)
     if tenants > MOST_TENANTS:
         notes.append(f"by_tenant lists the {MOST_TENANTS} tenants with the most requests, of {tenants:,}")
     traffic_s = _traffic_s(run)
@@ -390,6 +393,14 @@ def _notes(run: FleetRun, label: Stability, top: float, tenants: int) -> list[st
         span = f"{traffic_s / SECONDS_PER_HOUR:.3g} h" if traffic_s >= 2 * SECONDS_PER_HOUR else f"{traffic_s:.4g} s"
         notes.append(f"extrapolated to a month from {span} of traffic, less than a week")
     return notes
+
+
+def _idle_targets(run: FleetRun, times: Latencies, slo: Mapping[str, Slo]) -> list[str]:
+    """Targets on TPOT that ask nothing, since answers come in one piece: whoever reads them may not know it."""
+    whole = ~np.isnan(times.e2e_s) & np.isnan(times.tpot_s) & (generated_tokens(run) > 1)
+    asked = [slo_for(slo, name).tpot_s is not None for name in run.trace.class_names]
+    count = int(np.count_nonzero(whole & np.array(asked, dtype=np.bool_)[run.trace.class_code]))
+    return [f"{count:,} answers came in one piece: a target on TPOT asks nothing of them"] if count else []
 
 
 def _queue_note(label: Stability, pools: Mapping[str, Stability]) -> str:

@@ -212,6 +212,9 @@ def test_an_accepted_answer_comes_as_a_whole(exact):
     assert run.itl.count == 0
     assert Slo(tpot_s=0.001).met(latencies(run)).all()
     assert not Slo(ttft_s=2.9).met(latencies(run)).any()
+    for slo, said in ((Slo(tpot_s=0.001), True), (Slo(ttft_s=9.0), False)):
+        notes = summarise(run, {"default": slo}, lambda pool, request_class: None)["notes"]
+        assert ("2 answers came in one piece: a target on TPOT asks nothing of them" in notes) is said
     assert run.attempts.tolist() == [1, 1]
     assert run.replica.tolist() == [0, 0]
 
