@@ -3,6 +3,7 @@
     SimrouteError                 anything the user can mend; the CLI prints it as one line
     ├── UsageError                a command or an API call was given something impossible
     ├── ScenarioError             a scenario file is wrong (carries every problem found)
+    │   └── UnfitError            it says nothing wrong, but its hardware cannot carry what it asks for
     ├── TraceError                a trace file is missing, empty or unreadable
     ├── CatalogueError            unknown model, GPU, quantization scheme or price
     ├── CalibrationError          a calibration or a measured run is unreadable, too small or of something else
@@ -39,6 +40,10 @@ class ScenarioError(SimrouteError):
 
     def __reduce__(self) -> tuple[type[ScenarioError], tuple[tuple[str, ...]]]:
         return type(self), (self.problems,)  # it may have to travel between processes
+
+
+class UnfitError(ScenarioError):
+    """Everything named exists and every value is allowed, but hardware, prices or traffic do not allow it."""
 
 
 class TraceError(SimrouteError):

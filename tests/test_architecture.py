@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "simroute"
 MODULES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py"))
 FLOORS = [
     {"cli"},
-    {"report", "planner", "calibration", "live"},
+    {"planner", "calibration", "live"},
+    {"report"},
     {"scenario"},
     {"fleet"},
     {"engine", "policy", "results"},

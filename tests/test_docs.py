@@ -60,6 +60,8 @@ def test_commands_of_the_readme_run(line, tmp_path):
     if arguments[0] == "run":
         # Assertions are evaluated on the first requests; for the rest, reading, checking and building will do.
         arguments += ["--set", "traffic.traces[0].head=200"] if "--assert" in arguments else ["--dry-run"]
+    if "-o" in arguments:
+        arguments[arguments.index("-o") + 1] = str(tmp_path / "out")
     done = simroute(*arguments)
     assert done.returncode == 0, done.stderr
 

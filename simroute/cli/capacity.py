@@ -45,7 +45,7 @@ def capacity(
 
 def _page(document: Mapping[str, Any]) -> str:
     """The document for people."""
-    from simroute.cli.plain import aligned
+    from simroute.report.plain import aligned
     from simroute.report.text import milliseconds, number, percent, usd
 
     memory, saturated = document["memory"], document["saturation"]

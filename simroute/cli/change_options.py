@@ -18,10 +18,12 @@ def changes_of(
     price: str | None,
     mix: Texts,
     lose: Texts,
+    spot: str | None,
     change: Texts,
 ) -> list[Change]:
     """The changes that the options ask for, in the order of the report."""
     from simroute.planner.changes import Change, changes_at, changes_in
+    from simroute.planner.spot import SpotShare
 
     found: list[Change] = []
     for name, text in (("input", input_), ("output", answers), ("price", price)):
@@ -31,6 +33,7 @@ def changes_of(
         found.append(Change(mix=_weights(text)))
     for text in lose or ():
         found.append(Change(lose=(_loss(text),)))
+    found += [Change(spot=SpotShare(share=share)) for share in (_shares("--spot", spot) if spot else ())]
     for text in set_ or ():
         path, values = _assignment(text)
         found += [Change(set={path: value}) for value in values]
@@ -49,6 +52,16 @@ def numbers(option: str, text: str) -> list[float]:
         raise UsageError(f"{option} {text}: must be numbers separated by commas, such as 0.5,1,2") from None
     if not all(0 < number < float("inf") for number in found):
         raise UsageError(f"{option} {text}: every number must be above 0")
+    return found
+
+
+def _shares(option: str, text: str) -> list[float]:
+    """Numbers above 0 and at most 1, separated by commas. Raises UsageError."""
+    from simroute.errors import UsageError
+
+    found = numbers(option, text)
+    if max(found) > 1:
+        raise UsageError(f"{option} {text}: every number must be a share, at most 1")
     return found
 
 

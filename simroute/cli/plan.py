@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ import typer
 from simroute.cli.assertions import JunitOpt, enforce, parse, ready, record
 from simroute.cli.run import EXIT_INTERRUPTED
 from simroute.cli.scenario import SetOpt, TraceOpt
+from simroute.cli.workers import CacheOpt, ExecutorOpt, JobsOpt, RayAddressOpt, ResumeOpt, cache_at
 
 if TYPE_CHECKING:
     from simroute.planner.plan import PlanResult
@@ -26,11 +26,6 @@ OutputOpt = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="DIR", help="Write plan.json, page, tables and what is emitted there."),
 ]
-CacheOpt = Annotated[
-    Path | None,
-    typer.Option("--cache", metavar="DIR", help="Keep and reuse replays there. [.simroute-cache in -o DIR]"),
-]
-JobsOpt = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Processes. [one a CPU]")]
 AssertOpt = Annotated[
     list[str] | None,
     typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'cost_usd_per_month < $9000' (repeatable)."),
@@ -39,8 +34,6 @@ EmitOpt = Annotated[
     list[str] | None,
     typer.Option("--emit", metavar="KIND", help="Also write the plan as vllm, compose, k8s or production-stack files."),
 ]
-ExecutorOpt = Annotated[str, typer.Option("--executor", metavar="E", help="processes, or ray.")]
-RayOpt = Annotated[str | None, typer.Option("--ray-address", metavar="A", help="Address of the Ray cluster.")]
 _SUITE = "simroute plan"
 _EXAMPLES = "'cost_usd_per_month < $9000' or 'headroom >= 1.2'"
 
@@ -51,6 +44,7 @@ def plan(
     set_: SetOpt = None,
     output: OutputOpt = None,
     cache: CacheOpt = None,
+    resume: ResumeOpt = True,
     jobs: JobsOpt = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed to use in place of the plan's.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print plan.json to stdout, and nothing else.")] = False,
@@ -63,13 +57,14 @@ def plan(
     junit: JunitOpt = None,
     emit: EmitOpt = None,
     executor: ExecutorOpt = "processes",
-    ray_address: RayOpt = None,
+    ray_address: RayAddressOpt = None,
 ) -> None:
     """Find the cheapest fleet and routing policy that keep every promise of a plan file, and prove it.
 
     An assertion is about the best plan: any number of its summary, or headroom, gpus and cost_usd_per_month. Exit code
-    3 says that no fleet keeps every promise. Ctrl-C keeps what is done.
+    3 says that no fleet keeps every promise. Ctrl-C keeps what is done, and the next run goes on from there.
     """
+    from simroute.cli.progress import shown_stages
     from simroute.planner.executor import executor_named
     from simroute.planner.loading import read_plan
     from simroute.planner.plan import plan as search
@@ -87,8 +82,8 @@ def plan(
         prepare(output)
     ready(junit)
     workers = executor_named(executor, jobs=jobs, ray_address=ray_address)
-    with shown_search(hidden=quiet) as progress:
-        kept = _cache(cache, output, quiet=quiet)
+    kept = cache_at(cache, output, resume=resume, quiet=quiet)
+    with shown_stages("plan", hidden=quiet) as progress:
         result = search(loaded.spec, seed=seed, exact=exact, executor=workers, cache=kept, progress=progress)
     _store(result, output, kinds)
     _show(result, json=json, quiet=quiet, output=output)
@@ -115,41 +110,6 @@ def _asserted(document: Any) -> dict[str, Any]:
     best, room = document["best"], document["headroom"]
     own = {"cost_usd_per_month": best["cost_usd_per_month"], "gpus": best["gpus"]}
     return {**best["summary"], **own, "headroom": room and room["rate_scale"]}
-
-
-def _cache(folder: Path | None, output: Path | None, *, quiet: bool) -> Any:
-    from simroute.planner.cache import FOLDER, Cache
-
-    where = folder or (output and output / FOLDER)
-    return Cache(where or None, (lambda line: None) if quiet else lambda line: typer.echo(f"warning: {line}", err=True))
-
-
-@contextmanager
-def shown_search(*, hidden: bool) -> Iterator[Callable[[float, str], None] | None]:
-    """While inside, a bar with the time left, on a terminal; gives the function to tell the share done and of what."""
-    if hidden or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    shown = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    columns = (TextColumn("{task.description}"), *shown)
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bars:
-        task = bars.add_task("plan", total=1.0)
-
-        def advance(done: float, what: str) -> None:
-            bars.update(task, completed=done, description=what)
-            bars.refresh()
-
-        yield advance
 
 
 def _kinds(kinds: Sequence[str], output: Path | None) -> tuple[str, ...]:

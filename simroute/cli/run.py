@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from simroute.cli.assertions import Assertion, JunitOpt, enforce, parse, ready, record
 from simroute.cli.scenario import ScenarioArg, SetOpt, TraceOpt
+from simroute.cli.split import SplitOpt, WarmupOpt, split_asked
+from simroute.cli.workers import CacheOpt, ExecutorOpt, JobsOpt, RayAddressOpt, ResumeOpt, cache_at
 
 if TYPE_CHECKING:
     from simroute.scenario.build import Built
@@ -35,12 +38,6 @@ OutputOpt = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="DIR", help="Write summary, request log, report and manifest there."),
 ]
-SplitOpt = Annotated[
-    int | None, typer.Option("--split", metavar="N", min=2, help="Cut the replay into N windows that run side by side.")
-]
-WarmupOpt = Annotated[
-    float, typer.Option("--warmup", metavar="S", min=0, help="Seconds of traffic that each window is warmed up with.")
-]
 AssertOpt = Annotated[
     list[str] | None,
     typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'ttft_p99 < 2s' (repeatable)."),
@@ -61,8 +58,13 @@ def run(
     exact: Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")] = False,
     replicates: ReplicatesOpt = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, say what would run.")] = False,
+    jobs: JobsOpt = None,
     split: SplitOpt = None,
-    warmup: WarmupOpt = 600.0,
+    warmup: WarmupOpt = None,
+    executor: ExecutorOpt = "processes",
+    ray_address: RayAddressOpt = None,
+    cache: CacheOpt = None,
+    resume: ResumeOpt = True,
     assert_: AssertOpt = None,
     junit: JunitOpt = None,
 ) -> None:
@@ -71,45 +73,61 @@ def run(
     An assertion must hold for every policy, or for one: 'quant_aware: slo_attainment >= 95%'. Ctrl-C keeps what is
     done, marked as partial.
     """
-    from simroute.errors import UsageError
     from simroute.results.store import prepare
     from simroute.scenario.build import build
     from simroute.scenario.loader import read
     from simroute.scenario.run import chosen
 
-    if split and replicates:
-        raise UsageError("--replicates: a replay that is split has none: give --split or --replicates")
     loaded = read(scenario, overrides=set_ or (), traces=trace or ())
     labels = [spec.shown for spec in chosen(loaded.scenario, policy)]
     assertions = [parse(text, labels) for text in assert_ or ()]
     if output and not dry_run:
         prepare(output)
     ready(None if dry_run else junit)
+    windows = split_asked(split, replicates, warmup, jobs=jobs, executor=executor, ray_address=ray_address, cache=cache)
     built = build(loaded.scenario)
     if not quiet:
         _warn(loaded.warnings)
     if dry_run:
         typer.echo(_plan(built, labels))
         return
-    if split:
-        result = _split(built, policy, quiet=quiet, windows=split, warmup_s=warmup, seed=seed, exact=exact)
+    if windows:
+        kept = cache_at(cache, output, resume=resume, quiet=quiet)
+        stop = partial(_stop, assertions=assertions, junit=junit)
+        result = windows.run(built, policy, kept, stop, quiet=quiet, seed=seed, exact=exact)
     else:
-        result = _whole(built, policy, labels, quiet=quiet, seed=seed, exact=exact, replicates=replicates)
+        options = {"seed": seed, "exact": exact, "replicates": replicates, "jobs": jobs}
+        result = _whole(built, policy, labels, quiet=quiet, **options)
+    _finish(result, output, labels, assertions, junit, json=json, quiet=quiet, own_traces=not trace)
+
+
+def _finish(
+    result: RunResult,
+    output: Path | None,
+    labels: Sequence[str],
+    assertions: Sequence[Assertion],
+    junit: Path | None,
+    *,
+    json: bool,
+    quiet: bool,
+    own_traces: bool,
+) -> None:
+    """Write, show and assert."""
     if output:
         # What a scenario says of its own traces may be untrue of others.
-        _store(output, result, description="" if trace else loaded.scenario.description)
+        _store(output, result, description=result.built.scenario.description if own_traces else "")
     _show(result, json=json, quiet=quiet, output=output)
     if result.interrupted:
-        _interrupted(result, labels, assertions, junit)
+        begun = {r.summary["policy"] for r in result.results}
+        missing = ", ".join(label for label in labels if label not in begun) or "none"
+        _stop(f"interrupted: results are partial (not begun: {missing})", assertions=assertions, junit=junit)
     summaries = {r.summary["policy"]: r.summary for r in result.results}
     enforce(assertions, summaries, suite=_SUITE, junit=junit)
 
 
-def _interrupted(result: RunResult, labels: Sequence[str], assertions: Sequence[Assertion], junit: Path | None) -> None:
-    """Say what is missing, and leave."""
-    begun = {r.summary["policy"] for r in result.results}
-    missing = ", ".join(label for label in labels if label not in begun) or "none"
-    _warn([f"interrupted: results are partial (not begun: {missing})" + _UNCHECKED * bool(assertions)])
+def _stop(why: str, *, assertions: Sequence[Assertion], junit: Path | None) -> NoReturn:
+    """Say that the run was interrupted, and leave."""
+    _warn([why + _UNCHECKED * bool(assertions)])
     record(junit, _SUITE, [(each, ()) for each in assertions], skipped="the run was interrupted")
     raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -123,15 +141,6 @@ def _whole(
 
     with shown_progress(labels, hidden=quiet) as progress:
         return run_scenario(built, policies, progress=progress, **options)
-
-
-def _split(built: Built, policies: Sequence[str] | None, *, quiet: bool, **options: Any) -> RunResult:
-    """Every policy's replay in windows, with one progress bar."""
-    from simroute.cli.progress import shown_progress
-    from simroute.planner.split import split_run
-
-    with shown_progress(["windows"], hidden=quiet) as advance:
-        return split_run(built, policies, progress=(lambda done: advance([done])) if advance else None, **options)
 
 
 def _warn(lines: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""`simroute check` and `simroute schema`: look at a scenario without running it. Imports scenario in the commands."""
+"""`simroute check` and `simroute schema`: look at a scenario without running it. Imports the library inside."""
 
 from __future__ import annotations
 
@@ -35,8 +35,11 @@ def check(scenario: ScenarioArg, trace: TraceOpt = None, set_: SetOpt = None) ->
     )
 
 
-def schema() -> None:
-    """Print the JSON Schema of scenario files, for editors."""
-    from simroute.scenario.schema import schema_text
+def schema(
+    plan: Annotated[bool, typer.Option("--plan", help="That of plan files, which simroute plan reads.")] = False,
+) -> None:
+    """Print the JSON Schema of scenario files, or of plan files, for editors."""
+    from simroute.planner import plan_schema
+    from simroute.scenario.schema import as_text, schema
 
-    typer.echo(schema_text(), nl=False)
+    typer.echo(as_text(plan_schema.schema() if plan else schema()), nl=False)

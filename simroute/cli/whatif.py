@@ -11,6 +11,7 @@ import typer
 from simroute.cli.assertions import JunitOpt
 from simroute.cli.run import EXIT_INTERRUPTED
 from simroute.cli.scenario import ScenarioArg, TraceOpt
+from simroute.cli.workers import CacheOpt, ExecutorOpt, JobsOpt, RayAddressOpt, ResumeOpt, cache_at
 
 if TYPE_CHECKING:
     from simroute.cli.assertions import Assertion
@@ -35,6 +36,7 @@ MixOpt = Annotated[_Texts, typer.Option("--mix", metavar="CLASS=W,...", help="Ot
 LoseOpt = Annotated[
     _Texts, typer.Option("--lose", metavar="WHAT", help="zone=Z, pool=P or pool=P:N is gone (repeatable).")
 ]
+SpotOpt = Annotated[str | None, typer.Option("--spot", metavar="SHARE,...", help="That share of replicas on spot.")]
 ChangeOpt = Annotated[
     _Texts, typer.Option("--change", metavar="YAML", help="Changes: a YAML file, or a mapping (repeatable).")
 ]
@@ -45,15 +47,10 @@ BaseOpt = Annotated[
     _Texts, typer.Option("--base", metavar="PATH=VALUE", help="Override a value of the scenario (repeatable).")
 ]
 PrecisionOpt = Annotated[float, typer.Option("--precision", metavar="P", help="Narrow breaks to this share.")]
-BuyOpt = Annotated[bool, typer.Option("--buy/--no-buy", help="Look for what to buy at the first break.")]
-OutputOpt = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write whatif.json there.")]
-CacheOpt = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keep cells there. [.simroute-cache]")]
-ResumeOpt = Annotated[bool, typer.Option("--resume/--no-resume", help="Reuse the cells that are kept.")]
-ExecutorOpt = Annotated[str, typer.Option("--executor", metavar="E", help="processes, or ray.")]
-RayAddressOpt = Annotated[
-    str | None, typer.Option("--ray-address", metavar="HOST:PORT", help="Ray cluster. [this machine's]")
+BuyOpt = Annotated[bool, typer.Option("--buy/--no-buy", help="Look for what to buy where targets break.")]
+OutputOpt = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="DIR", help="Write whatif.json, page and tables there.")
 ]
-JobsOpt = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Processes. [one a CPU]")]
 AssertOpt = Annotated[
     _Texts, typer.Option("--assert", metavar="A", help="Fail unless this holds, as 'holds_to >= 2' (repeatable).")
 ]
@@ -69,6 +66,7 @@ def whatif(
     price: PriceOpt = None,
     mix: MixOpt = None,
     lose: LoseOpt = None,
+    spot: SpotOpt = None,
     change: ChangeOpt = None,
     policy: PolicyOpt = None,
     base: BaseOpt = None,
@@ -93,12 +91,11 @@ def whatif(
     'as it is: holds_to >= 2'. Ctrl-C keeps what is done, and the next run goes on from there.
     """
     from simroute.cli.change_options import changes_of, numbers
-    from simroute.planner.cache import FOLDER, Cache
     from simroute.planner.executor import executor_named
     from simroute.scenario.loader import read
 
-    loaded = read(scenario, overrides=base or (), traces=trace or ())
-    changes = changes_of(set_, input_, output_tokens, price, mix, lose, change)
+    loaded = read(scenario, overrides=base or (), traces=trace or (), option="--base")
+    changes = changes_of(set_, input_, output_tokens, price, mix, lose, spot, change)
     policies = [f"policy {name}" for name in (policy or ())[1:]]
     assertions = _parsed(assert_ or (), ["as it is", *(each.shown for each in changes), *policies])
     options: dict[str, Any] = {"policies": policy, "precision": precision, "buy": buy, "seed": seed, "exact": exact}
@@ -107,11 +104,14 @@ def whatif(
     warn = _nothing if quiet else _warn
     for warning in loaded.warnings:
         warn(warning)
-    kept = Cache((cache or (output or Path()) / FOLDER) if resume else None, warn)
+    kept = cache_at(cache, output, resume=resume, quiet=quiet)
     options |= {"executor": executor_named(executor, jobs=jobs, ray_address=ray_address), "cache": kept}
     found = _studied(quiet, loaded.scenario, changes, **options)
     document = found.document()
-    _show(document, found.cells.counts(), output, json=json, quiet=quiet)
+    if output:
+        _store(document, output)
+    if json or not quiet:
+        _show(document, found.cells.counts(), output, json=json)
     if found.interrupted:
         warn("interrupted: cells are missing" + ", assertions were not checked" * bool(assertions))
     _enforce(assertions, document, junit)
@@ -119,11 +119,11 @@ def whatif(
 
 def _studied(quiet: bool, *arguments: Any, **options: Any) -> WhatIf:
     """The study, with a progress bar."""
-    from simroute.cli.progress import shown_progress
+    from simroute.cli.progress import shown_share
     from simroute.planner.whatif import whatif as study
 
-    with shown_progress(["what if"], hidden=quiet) as advance:
-        return study(*arguments, **options, progress=(lambda done: advance([done])) if advance else None)
+    with shown_share("what if", hidden=quiet) as progress:
+        return study(*arguments, **options, progress=progress)
 
 
 def _warn(line: str) -> None:
@@ -162,18 +162,29 @@ def _enforce(assertions: Sequence[Assertion], document: Mapping[str, Any], junit
     enforce(assertions, untested | rows, suite=_SUITE, junit=junit)
 
 
-def _show(
-    document: Mapping[str, Any], counts: Mapping[str, int], output: Path | None, *, json: bool, quiet: bool
-) -> None:
-    """Write whatif.json, and print it or the report."""
+def _store(document: Mapping[str, Any], output: Path) -> None:
+    """whatif.json, and the same as a page, Markdown and CSV."""
+    from simroute.report.whatif_page import render
+    from simroute.report.whatif_text import csv_text, markdown
     from simroute.results.store import json_text, write_text
 
-    if output:
-        write_text(output / DOCUMENT, json_text(document))
+    texts = {DOCUMENT: json_text(document), "whatif.html": render(document)}
+    texts |= {"whatif.md": markdown(document), "whatif.csv": csv_text(document)}
+    for name, text in texts.items():
+        write_text(output / name, text)
+
+
+def _show(document: Mapping[str, Any], counts: Mapping[str, int], output: Path | None, *, json: bool) -> None:
+    """Print whatif.json, or the report."""
+    from simroute.report.whatif_text import terminal
+    from simroute.results.store import json_text
+
     if json:
         typer.echo(json_text(document), nl=False)
-    elif not quiet:
-        typer.echo(_page(document, counts, f"{output}/{DOCUMENT}" if output else None))
+        return
+    typer.echo(terminal(document, counts))
+    if output:
+        typer.echo(f"written: {output}/ ({DOCUMENT}, whatif.html, whatif.md, whatif.csv)")
 
 
 def _metrics() -> dict[str, tuple[tuple[str, ...], str]]:
@@ -193,106 +204,3 @@ def _observed(row: Mapping[str, Any]) -> dict[str, Any]:
     today: Mapping[str, Any] = next((cell for cell in row["cells"] if cell["rate"] == 1.0 and "headlines" in cell), {})
     seen = {key: today.get(key) for key in ("cost_usd_per_month", "stability")}
     return {"holds_to": row["holds_to"] or 0.0, **seen, **today.get("headlines", {})}
-
-
-def _page(document: Mapping[str, Any], counts: Mapping[str, int], written: str | None) -> str:
-    """The report for the terminal."""
-    from simroute.cli.plain import aligned
-
-    lines = [document["answer"], "", *aligned(*_overview(document)), "", *aligned(*_base(document))]
-    lines += ["", *aligned(*_breaks(document))]
-    lines += [line for part in (_bought(document), _impossible(document)) if part for line in ("", *part)]
-    came = f"{counts['cells']} cells: {counts['simulated']} simulated, {counts['reused']} reused"
-    came += f", {counts['failed']} failed" if counts["failed"] else ""
-    changed = document["variations"][1:]
-    notes = [*document["notes"], *document["assumptions"]]
-    notes += [f"{row['name']}: {note}" for row in changed for note in row["notes"]]
-    lines += ["", *(f"note: {note}" for note in notes), came]
-    return "\n".join(lines + ([f"written: {written}"] if written else []))
-
-
-_Table = tuple[Sequence[str], Sequence[Sequence[str]]]
-
-
-def _overview(document: Mapping[str, Any]) -> _Table:
-    """One row a variation, one column a rate of the matrix: the share within targets, and how far it carries."""
-    rates = document["rates"]
-    headers = ["within targets at x traffic", *(f"{rate:g}" for rate in rates), "holds to", "breaks at", "USD a month"]
-    rows = []
-    for row in document["variations"]:
-        cells = {cell["rate"]: cell for cell in row["cells"]}
-        today = cells.get(1.0, {})
-        ends = [_rate(row["holds_to"]), _rate(row["breaks_at"]) if row["breaks_at"] else "-"]
-        rows.append([row["name"], *(_share(cells.get(rate, {})) for rate in rates), *ends, _usd(today)])
-    return headers, rows
-
-
-def _base(document: Mapping[str, Any]) -> _Table:
-    """The scenario as it is, at every rate that was replayed."""
-    from simroute.report.text import milliseconds, number, percent, usd
-
-    headers = ["as it is, x traffic", "requests/s", "within targets", "TTFT p99, s", "TPOT p99, ms", "E2E p99, s"]
-    headers += ["GPU busy", "USD per 1M out", "state"]
-    rows = []
-    for cell in document["variations"][0]["cells"]:
-        if "headlines" not in cell:
-            rows.append([f"{cell['rate']:g}", *[""] * 7, cell.get("skipped") or cell["failed"]])
-            continue
-        head = cell["headlines"]
-        shown = [number(cell["requests_per_s"]), _share(cell), number(head["ttft_p99_s"])]
-        shown += [milliseconds(head["tpot_p99_s"]), number(head["e2e_p99_s"]), percent(head["gpu_busy"])]
-        rows.append([f"{cell['rate']:g}", *shown, usd(cell["cost_usd_per_1m_output_tokens"]), cell["stability"]])
-    return headers, rows
-
-
-def _breaks(document: Mapping[str, Any]) -> _Table:
-    """Every target of the scenario as it is, the first to break first."""
-    from simroute.planner.whatif_document import said
-
-    targets = document["variations"][0]["breaks"]
-    found = sorted((each for each in targets if each["breaks_at"]), key=lambda each: float(each["breaks_at"]))
-    rows = [[said(each), _rate(each["holds_to"]), _rate(each["breaks_at"])] for each in found]
-    if len(found) < len(targets):
-        others = f"{len(targets) - len(found)} {'others' if found else 'targets'}"
-        rows.append([others, _rate(max((each["holds_to"] or 0.0 for each in targets), default=0.0)), "-"])
-    return ["target, as it is", "holds to", "breaks at"], rows
-
-
-def _bought(document: Mapping[str, Any]) -> list[str]:
-    from simroute.cli.plain import aligned
-    from simroute.report.text import percent, usd
-
-    buy = document["buy"]
-    if not buy or not buy["steps"]:
-        return []
-    rows = []
-    for number, step in enumerate(buy["steps"], start=1):
-        for offer in step["offers"]:
-            mark = " <- taken" if offer["pool"] == step["best"] else ""
-            attained = percent(offer["headlines"]["slo_attainment"])
-            meets = "yes" if offer["meets"] else "no"
-            rows.append([f"{number}: one more of {offer['pool']}", usd(offer["usd_per_month"]), attained, meets + mark])
-    return list(aligned([f"bought at x{buy['rate']:g}", "USD a month", "within targets", "meets all"], rows))
-
-
-def _impossible(document: Mapping[str, Any]) -> list[str]:
-    return [f"impossible: {each['name']}: {each['reason']}" for each in document["impossible"]]
-
-
-def _rate(rate: float | None) -> str:
-    return "-" if rate is None else f"x{rate:.3g}"
-
-
-def _share(cell: Mapping[str, Any]) -> str:
-    """The share within targets, with a star where all targets are met."""
-    from simroute.report.text import percent
-
-    if "headlines" not in cell:
-        return "failed" if "failed" in cell else "..." if "skipped" in cell else "-"
-    return percent(cell["headlines"]["slo_attainment"]) + ("*" if cell["meets"] else " ")
-
-
-def _usd(cell: Mapping[str, Any]) -> str:
-    from simroute.report.text import usd
-
-    return usd(cell.get("cost_usd_per_month"))

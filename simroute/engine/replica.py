@@ -61,8 +61,9 @@ class Replica(EngineCore):
 
     @property
     def busy_s(self) -> float:
-        """Seconds in which a step was executing, up to now."""
-        return min(self._end_s, self.env.now) - self.idle_s
+        """Seconds in which a step was executing, up to now; in a stretch there always is one."""
+        now = self.env.now
+        return (now if self._stretch is not None else min(self._end_s, now)) - self.idle_s
 
     def generated_tokens(self, request: EngineRequest) -> int:
         """Tokens of the answer to `request` that have arrived: those of steps that ended before now.

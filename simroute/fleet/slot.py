@@ -126,6 +126,11 @@ class Slot:
         for name in SUMS:
             self.sums[name] += getattr(replica, name)
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which a step was executing here, up to now; to be asked before the replica here is banked."""
+        return self.sums["busy_s"] + (self.replica.busy_s if self.replica else 0.0)
+
     def totals(self, end_s: float, prefix_tokens: tuple[int, int]) -> ReplicaTotals:
         """Its sums at the end, when the replica that is left has been banked."""
         pool = self.pool

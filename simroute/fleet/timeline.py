@@ -54,12 +54,13 @@ class TimelineSampler:
             replica = slot.replica or NOBODY
             ready = slot.state is State.READY
             row.extend((replica.num_requests_running, replica.num_requests_waiting, replica.kv_cache_usage, ready))
+            row.append(slot.busy_s)
         return row
 
     def timeline(self) -> Timeline:
         """The samples so far."""
-        table = np.array(self._rows, dtype=np.float64).reshape(len(self._rows), 3 + 4 * len(self._slots))
-        running, waiting, usage, ready = (table[:, 3 + k :: 4] for k in range(4))
+        table = np.array(self._rows, dtype=np.float64).reshape(len(self._rows), 3 + 5 * len(self._slots))
+        running, waiting, usage, ready, busy_s = (table[:, 3 + k :: 5] for k in range(5))
         changing = self._counts is not None
         return Timeline(
             table[:, 0].copy(),
@@ -69,4 +70,5 @@ class TimelineSampler:
             ready.astype(np.bool_) if changing else None,
             table[:, 1].astype(np.int32) if changing else None,
             table[:, 2].astype(np.int64) if changing else None,
+            busy_s.copy(),
         )

@@ -75,7 +75,7 @@ class ScaledStepTime:
 
     def __init__(self, model: StepTimeModel, factor: float) -> None:
         self._model = model
-        self._factor = factor
+        self.factor = factor
         self._lines = Table(self._line)
 
     @property
@@ -90,7 +90,7 @@ class ScaledStepTime:
 
     def duration_s(self, batch: Batch) -> float:
         """Seconds one iteration of `batch` takes."""
-        return self._factor * self._model.duration_s(batch)
+        return self.factor * self._model.duration_s(batch)
 
     def decode_line(self, decode_seqs: int) -> tuple[float, float]:
         """(intercept_s, slope_s_per_context_token) of a step in which `decode_seqs` requests decode one token each."""
@@ -98,8 +98,8 @@ class ScaledStepTime:
 
     def drawn(self, rng: np.random.Generator) -> StepTimeModel:
         """A draw around the model itself, at the same scale."""
-        return ScaledStepTime(self._model.drawn(rng), self._factor)
+        return ScaledStepTime(self._model.drawn(rng), self.factor)
 
     def _line(self, decode_seqs: int) -> tuple[float, float]:
         intercept_s, slope_s = self._model.decode_line(decode_seqs)
-        return self._factor * intercept_s, self._factor * slope_s
+        return self.factor * intercept_s, self.factor * slope_s

@@ -22,7 +22,7 @@ from simroute.scenario.variants import variant_of
 from simroute.units import HOURS_PER_MONTH
 
 SAMPLES = 100
-"""Points of a replay's timeline: nobody looks at it, and of a short trace they cost more than the rest."""
+"""Points of a replay's timeline: enough for a chart; of a short trace, more would cost more than the rest."""
 Fleet = tuple[tuple[int, int], ...]
 """Option numbers, rising, each with how many replicas."""
 

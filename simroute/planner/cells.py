@@ -21,6 +21,9 @@ from simroute.scenario.build import Built
 from simroute.scenario.models import PolicySpec
 from simroute.scenario.run import replayed
 
+TODAY = 1.0
+"""Times today's traffic."""
+
 Progress = Callable[[float], None]
 """Is told the share of the work that is done."""
 
@@ -86,6 +89,7 @@ def grown(built: Built, bought: Sequence[str]) -> Built:
 class Cells:
     """What is known of the cells of `variations`; asks for the others through `executor` and keeps them in `cache`.
 
+    `steps` are the rates of the matrix: all variations are asked at each, up to the first that overloads them.
     `failed` says of a cell why there is nothing. `interrupted` says that Ctrl-C came: nothing more is asked.
     """
 
@@ -93,6 +97,7 @@ class Cells:
     executor: Executor
     cache: Cache
     exact: bool
+    steps: Sequence[float] = ()
     known: dict[At, Summary] = field(default_factory=dict)
     failed: dict[At, str] = field(default_factory=dict)
     simulated: int = 0
@@ -138,13 +143,19 @@ class Cells:
     # -- what they say ------------------------------------------------------------------------------------------------
 
     def rates(self, variation: int) -> list[float]:
-        """Rates at which this variation is known, ascending, up to the first at which it is OVERLOADED."""
-        found = []
-        for rate in sorted(at.rate for at in self.known if at.variation == variation and not at.bought):
-            found.append(rate)
-            if self.known[At(variation, rate)]["stability"] == Stability.OVERLOADED:
-                break
-        return found
+        """Rates at which this variation is known, ascending, up to the first step that overloads it, and today's.
+
+        Which steps beyond it are known depends on how many are replayed at once, and is of no interest.
+        """
+        known = sorted(at.rate for at in self.known if at.variation == variation and not at.bought)
+        over = self.overloaded_at(variation)
+        return [rate for rate in known if over is None or rate <= over or rate == TODAY]
+
+    def overloaded_at(self, variation: int) -> float | None:
+        """The lowest step at which this variation is known to be OVERLOADED."""
+        cells = (At(variation, step) for step in self.steps)
+        lost = (at.rate for at in cells if self.known.get(at, {}).get("stability") == Stability.OVERLOADED)
+        return min(lost, default=None)
 
     def bracket(self, variation: int, constraint: Constraint | None = None) -> tuple[float | None, float | None]:
         """(the highest rate below the first break, that break) of a constraint, or of all: None where there is none."""

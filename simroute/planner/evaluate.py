@@ -19,6 +19,7 @@ from simroute.planner.cache import Cache, key_of, replay_document
 from simroute.planner.candidates import Fleet, Space, fleet_built
 from simroute.planner.executor import Executor, Failure
 from simroute.planner.judge import Check, cheap_checks, hopeless, judged, misses, named_loss
+from simroute.planner.utilisation import utilisation
 from simroute.scenario.build import Built
 from simroute.scenario.run import replayed
 from simroute.workload.trace import Trace
@@ -118,6 +119,21 @@ class Evaluator:
     def ask_whole(self, candidates: Sequence[Candidate]) -> None:
         """A verdict by the whole trace on each, even where the busiest stretch has already told against it."""
         self._stage([c for c in dict.fromkeys(candidates) if self._short_of_whole(c)], "whole", 1.0)
+
+    def whole(self, candidate: Candidate, rates: Sequence[float] = ()) -> dict[float, Mapping[str, Any]]:
+        """What replays of the whole fleet on the whole trace gave, by rate, lowest first; these rates among them.
+
+        A result has `summary`, `misses` and `timeline`. What failed, or was left out by a stop, is not there.
+        """
+        self._replay([_Replay(candidate, "whole", rate) for rate in rates])
+        mine = {
+            r.rate_scale: found for r, found in self._results.items() if (r.candidate, r.stage) == (candidate, "whole")
+        }
+        return {rate: found for rate, found in sorted(mine.items()) if "error" not in found}
+
+    def beside(self, space: Space) -> Evaluator:
+        """One that asks about another space in the same way; what it does is counted together."""
+        return replace(self, space=space, verdicts={}, _results={})
 
     def _short_of_whole(self, candidate: Candidate) -> bool:
         verdict = self.verdicts.get((candidate, 1.0))
@@ -245,4 +261,5 @@ class _Task:
         built = _built(self.space, self.peak, replay)
         policy = built.scenario.policies[0]
         run, summary = replayed(built, policy, exact=self.exact, progress=lambda done: None, stop=lambda: False)
-        return {"summary": summary, "misses": misses(self.space, run)}
+        found = {"summary": summary, "misses": misses(self.space, run)}
+        return found if replay.stage == "peak" else found | {"timeline": utilisation(run)}

@@ -23,7 +23,7 @@ from simroute.scenario.replay import cpus, interruptible
 T = TypeVar("T")
 R = TypeVar("R")
 Progress = Callable[[float], None]
-"""Is told the share of the items that are done."""
+"""Is told the share of the items that are done: whenever one is, and now and then meanwhile."""
 Stop = Callable[[], bool]
 """Once it returns true, nothing more is begun."""
 
@@ -116,16 +116,10 @@ class ProcessPool:
         stop: Stop | None = None,
     ) -> Iterator[tuple[int, R | Failure]]:
         """See Executor."""
-        flag = Flag()
         workers = min(self._jobs or cpus(), len(items))
         team = _Team(fn, items, workers, self._retries)
         try:
-            with interruptible(flag):
-                results = team.run(lambda: flag.value != 0 or (stop is not None and stop()))
-                for done, found in enumerate(results, start=1):
-                    yield found
-                    if progress:
-                        progress(done / len(items))
+            yield from watched(team.run, len(items), progress, stop)
         finally:
             team.dismiss()
 
@@ -134,6 +128,29 @@ class Flag:
     """What a signal handler may set (see `interruptible`)."""
 
     value = 0
+
+
+def watched(
+    run: Callable[[Stop], Iterator[tuple[int, R | Failure]]], items: int, progress: Progress | None, stop: Stop | None
+) -> Iterator[tuple[int, R | Failure]]:
+    """The results of `run`, which asks time and again whether to stop: at Ctrl-C, or once `stop()` is true.
+
+    `progress` is told as often, so that a clock beside it moves.
+    """
+    flag = Flag()
+    done = 0
+
+    def stopped() -> bool:
+        if progress:
+            progress(done / items)
+        return flag.value != 0 or (stop is not None and stop())
+
+    with interruptible(flag):
+        for found in run(stopped):
+            yield found
+            done += 1
+    if progress and done == items:
+        progress(1.0)
 
 
 def executor_named(name: str, *, jobs: int | None = None, ray_address: str | None = None) -> Executor:

@@ -1,6 +1,7 @@
 """What a search's verdicts say together: plans as plain data, the frontier, the runner-up, the nearest miss.
 
-Owns the shape of `Plan` in plan.json. Imports results and, of this room, candidates, evaluate, judge and search.
+Owns the shape of `Plan` in plan.json. Imports hardware, results and, of this room, candidates, evaluate, judge
+and targets.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from dataclasses import asdict
 from typing import Any
 
 from simroute.hardware.memory import KvCapacity
+from simroute.hardware.select import FoundCalibration
 from simroute.planner.candidates import Space
 from simroute.planner.evaluate import Verdict
 from simroute.planner.judge import Check, worst
+from simroute.planner.targets import headlines
 from simroute.results.metrics import rounded
 
 _NEAR = 1e-9
@@ -26,7 +29,7 @@ def plan_document(space: Space, verdict: Verdict) -> dict[str, Any]:
     summary = verdict.summary
     document = {
         "id": space.key(fleet, policy),
-        "pools": [_pool(space, option, count) for option, count in fleet],
+        "pools": [_pool(space, option, count, summary) for option, count in fleet],
         "policy": {"name": spec.name, "label": spec.shown, "options": spec.options},
         "cost_usd_per_month": space.usd_per_month(fleet),
         "gpus": sum(space.gpus(fleet).values()),
@@ -41,10 +44,11 @@ def plan_document(space: Space, verdict: Verdict) -> dict[str, Any]:
     return rounded(document)  # type: ignore[no-any-return]
 
 
-def _pool(space: Space, option: int, count: int) -> dict[str, Any]:
+def _pool(space: Space, option: int, count: int, summary: Any) -> dict[str, Any]:
     variant, pool = space.built.variants[option], space.built.pools[option]
     found = variant.calibration
     capacity: KvCapacity = variant.capacity
+    beyond = summary["by_pool"][space.options[option].name]["extrapolated"] if summary else None
     return {
         "name": space.options[option].name,
         "model": variant.hardware.model.name,
@@ -63,7 +67,19 @@ def _pool(space: Space, option: int, count: int) -> dict[str, Any]:
         },
         "zones": list(variant.spec.zones),
         "basis": pool.step_time.basis,
-        "calibration": found.name if found else None,
+        "calibration": found and _calibration(found, beyond),
+    }
+
+
+def _calibration(found: FoundCalibration, beyond: Sequence[str] | None) -> dict[str, Any]:
+    """What a pool's step times rest on; `extrapolated`: in what the load went beyond it, None where not replayed."""
+    known = found.calibration
+    return {
+        "file": found.name,
+        "vllm": known.vllm,
+        "error": {"median": known.error.median, "p90": known.error.p90, "bias_sd": known.error.bias_sd},
+        "range": known.range.model_dump(mode="json"),
+        "extrapolated": None if beyond is None else list(beyond) or False,
     }
 
 
@@ -71,14 +87,7 @@ def _headlines(summary: Any) -> dict[str, Any]:
     if summary is None:
         keys = ("ttft_p99_s", "tpot_p99_s", "e2e_p99_s", "slo_attainment", "quality_mean", "below_floor_share")
         return dict.fromkeys((*keys, "gpu_busy", "goodput_rps"))
-    return {
-        **{f"{metric}_p99_s": summary[f"{metric}_s"]["p99"] for metric in ("ttft", "tpot", "e2e")},
-        "slo_attainment": summary["slo_attainment"],
-        "quality_mean": summary["quality"]["mean"],
-        "below_floor_share": summary["quality"]["below_floor_share"],
-        "gpu_busy": summary["gpu_busy"],
-        "goodput_rps": summary["goodput_rps"],
-    }
+    return headlines(summary)
 
 
 def frontier(space: Space, good: Sequence[Verdict]) -> list[Verdict]:

@@ -15,7 +15,7 @@ from simroute.errors import ScenarioError, SimrouteError
 from simroute.hardware import catalogue
 from simroute.planner.spec import PlanSpec
 from simroute.scenario import check
-from simroute.scenario.loader import as_written, opened, validated
+from simroute.scenario.loader import PLAN, as_written, opened, validated
 from simroute.scenario.source import Keys, Problem
 
 
@@ -34,7 +34,7 @@ def load_plan(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequen
 
 def read_plan(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[str | Path] = ()) -> LoadedPlan:
     """As `load_plan`, with the warnings. Raises ScenarioError with every problem found."""
-    source = opened(path, "a plan is a mapping with name, traffic and candidates", overrides, traces)
+    source = opened(path, PLAN, overrides, traces)
     _resolve(source.data, Path(path).parent)
     spec, problems = validated(source.data, PlanSpec)
     problems += check.problems(check.parts_of({k: v for k, v in source.data.items() if k != "pools"}))

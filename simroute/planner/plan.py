@@ -18,7 +18,7 @@ from simroute.planner.bounds import Bounds
 from simroute.planner.cache import Cache
 from simroute.planner.candidates import Space, space_of
 from simroute.planner.evaluate import Evaluator, Verdict
-from simroute.planner.executor import Executor, ProcessPool
+from simroute.planner.executor import Executor, Flag, ProcessPool
 from simroute.planner.frontier import (
     binding,
     frontier,
@@ -27,9 +27,10 @@ from simroute.planner.frontier import (
     runner_up,
     shown,
 )
-from simroute.planner.headroom import headroom
 from simroute.planner.judge import Check, worst
 from simroute.planner.loading import load_plan
+from simroute.planner.plots import Plots
+from simroute.planner.proof import PROOF, proof
 from simroute.planner.relax import relaxed
 from simroute.planner.search import Progress, Search
 from simroute.planner.spec import PlanSpec
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     import pandas
 
 PLAN = "plan.json"
+SEARCHED = 0.65
+"""Share of the progress that the search is; headroom, curve and sensitivity are the rest."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class PlanResult:
     def best(self) -> Mapping[str, Any] | None:
         """The cheapest plan that does, as in plan.json."""
         return self.document["best"]  # type: ignore[no-any-return]
+
+    @property
+    def plot(self) -> Plots:
+        """Its charts as plotly figures: `.plot.frontier()`, `.curve()`, `.day()` and `.sensitivity()`."""
+        return Plots(self.document)
 
     @cached_property
     def frontier(self) -> pandas.DataFrame:
@@ -96,27 +104,39 @@ def plan(
     began = time.perf_counter()
     space = space_of(spec)
     kept = cache if isinstance(cache, Cache) else Cache(None if cache is None else Path(cache))
-    flag = _Flag()
+    flag, told = Flag(), _Told(progress)
 
     def stopping() -> bool:
-        return flag.value or (stop is not None and stop())
+        told.again()  # (asked time and again while replays run)
+        return flag.value != 0 or (stop is not None and stop())
 
     evaluator = Evaluator(space, executor or ProcessPool(), kept, stopping, exact)
-    search = Search(evaluator, Bounds(space), progress or (lambda done, what: None))
+    search = Search(evaluator, Bounds(space), lambda done, what: told(SEARCHED * done, what))
     with interruptible(flag):
         search.run()
-        found = _answered(search)
+        found = _answered(search, lambda done, what: told(SEARCHED + (1 - SEARCHED) * done, what))
     found["search"]["seconds"] = time.perf_counter() - began
     return PlanResult(rounded(found), evaluator.stopped)
 
 
-class _Flag:
-    """What Ctrl-C sets."""
+class _Told:
+    """Progress as it was told last, to be told again so that a clock beside it moves."""
 
-    value = False
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._last = (0.0, "fleets of one variant")
+
+    def __call__(self, done: float, what: str) -> None:
+        self._last = (done, what)
+        self.again()
+
+    def again(self) -> None:
+        """The same as before."""
+        if self._progress:
+            self._progress(*self._last)
 
 
-def _answered(search: Search) -> dict[str, Any]:
+def _answered(search: Search, progress: Progress) -> dict[str, Any]:
     """The whole document but for the time it took."""
     space, evaluator = search.space, search.evaluator
     best = search.best
@@ -125,22 +145,30 @@ def _answered(search: Search) -> dict[str, Any]:
     near, relax = (None, []) if best else relaxed(search)
     others = [v for v in ranked if best is not None and v.candidate != best.candidate]
     second = runner_up(best, others) if best else None
-    room = headroom(evaluator, best.candidate) if best else None
+    cut = _stopped(evaluator)
+    kept = frontier(space, ranked)
+    stands = proof(search, best, [*([second] if second else []), *kept], progress) if best else {}
     cheaper = _cheaper(search, best) if best else []
     bound = binding(best, cheaper) if best else []
     document |= {
         "best": best and plan_document(space, best),
         "runner_up": second and plan_document(space, second),
-        "frontier": [_short(space, v) for v in frontier(space, ranked)],
+        "frontier": [_short(space, v) for v in kept],
         "evaluated": [_short(space, v) for v in sorted(search.verdicts(), key=search.order)],
         "nearest": near and plan_document(space, near),
         "relax": relax,
         "binding": [check.document(margin=True) for check in bound],
-        "headroom": room,
+        **{part: stands.get(part) for part in PROOF},
         "search": _told(search),
         "unfit": [unfit._asdict() for unfit in space.unfit],
         **_context(space),
-        "notes": [*space.built.trace.notes, *_basis(space, best, second), *search.notes, *_stopped(evaluator)],
+        "notes": [
+            *space.built.trace.notes,
+            *_basis(space, best, second),
+            *search.notes,
+            *stands.get("notes", ()),
+            *cut,
+        ],
     }
     less = _with_less(cheaper, bound) if best else ""
     document["answer"] = _sentence(space, best, near, relax, less)

@@ -1,7 +1,7 @@
 """Items of work on an existing Ray cluster: the seam `Executor` for more than one machine.
 
 Every node must have the same simroute. Ray is imported where it is used (`pip install 'simroute[ray]'`). Imports errors
-and, of scenario, replay's Ctrl-C; of this room cache and executor.
+and, of this room, cache and executor.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 from simroute import __version__
 from simroute.errors import UsageError
 from simroute.planner.cache import source_sha256
-from simroute.planner.executor import RETRIES, Failure, Flag, Progress, R, Stop, T, attempted
-from simroute.scenario.replay import interruptible
+from simroute.planner.executor import RETRIES, Failure, Progress, R, Stop, T, attempted, watched
 
 NODE_LOSSES = 3
 """Times that Ray begins an item again whose node died under it."""
@@ -47,15 +46,9 @@ class RayExecutor:
         """See Executor. `fn` and the items travel to each node once."""
         if not items:
             return
-        flag = Flag()
         run = _Run(self._ray, fn, items, self._retries)
         try:
-            with interruptible(flag):
-                results = run.results(lambda: flag.value != 0 or (stop is not None and stop()))
-                for done, found in enumerate(results, start=1):
-                    yield found
-                    if progress:
-                        progress(done / len(items))
+            yield from watched(run.results, len(items), progress, stop)
         finally:
             run.cancel()
 

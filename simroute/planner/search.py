@@ -197,7 +197,7 @@ class Search:
             for fleet in fleets:
                 own = [v for c, v in zip(asked, verdicts, strict=True) if c.fleet == fleet and v is not None]
                 step = -1 if any(v.meets for v in own) else 1
-                for neighbour in _neighbours(self.space, fleet, step):
+                for neighbour in neighbours(self.space, fleet, step):
                     if neighbour not in seen:
                         seen.add(neighbour)
                         queue.append(neighbour)
@@ -256,7 +256,7 @@ class Search:
             fleet, policy = candidate
             if self.space.usd_per_month(fleet) > limit:
                 continue
-            if not any(other.policy == policy and _within(fleet, other.fleet) for other in failed):
+            if not any(other.policy == policy and within(fleet, other.fleet) for other in failed):
                 batch.append(candidate)
         return batch, []
 
@@ -266,8 +266,8 @@ class Search:
         if best is None or self.spent:
             return
         fleet, policy = best.candidate
-        fewer = [f for f in _neighbours(self.space, fleet, -1) if self.bounds.refusal(f) is None]
-        more = list(_neighbours(self.space, fleet, 1))
+        fewer = [f for f in neighbours(self.space, fleet, -1) if self.bounds.refusal(f) is None]
+        more = list(neighbours(self.space, fleet, 1))
         verdicts = self._ask([Candidate(f, policy) for f in (*fewer, *more)])
         for neighbour, verdict in zip((*fewer, *more), verdicts, strict=True):
             if neighbour in more and verdict is not None and not verdict.meets and not verdict.error:
@@ -281,7 +281,7 @@ def _named(verdict: Verdict) -> list[str]:
     return [f"{c.constraint}{f' of {c.request_class}' if c.request_class else ''}" for c in verdict.violations]
 
 
-def _neighbours(space: Space, fleet: Fleet, step: int) -> Iterable[Fleet]:
+def neighbours(space: Space, fleet: Fleet, step: int) -> Iterable[Fleet]:
     """The fleet with one replica more (or less) of one of its variants, within the options' ranges."""
     found = []
     for place, (option, count) in enumerate(fleet):
@@ -291,7 +291,7 @@ def _neighbours(space: Space, fleet: Fleet, step: int) -> Iterable[Fleet]:
     return [f for f in found if sum(count for _, count in f) <= space.spec.fleets.most_replicas]
 
 
-def _within(small: Fleet, large: Fleet) -> bool:
+def within(small: Fleet, large: Fleet) -> bool:
     """Whether `large` has at least as much of every option."""
     have = dict(large)
     return all(have.get(option, 0) >= count for option, count in small)

@@ -146,6 +146,8 @@ class SearchSpec(Part):
     many as take 1.5 million requests to replay)."""
     frontier_cost: Annotated[float, Field(ge=1, strict=True)] = 1.5
     """The frontier looks at fleets up to so many times the cost of the best one."""
+    sensitivity: Whole = 150
+    """Most replays of the whole trace that tell what the answer hangs on; 0 leaves that out."""
     peak_share: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.1
     """Share of the requests in the busiest stretch, which is replayed before the whole trace."""
 

@@ -1,37 +1,41 @@
 """One long replay cut into windows of time that run side by side, each warmed up by the traffic just before it.
 
 A window's requests are replayed behind those of the `warmup_s` before it, which fill queues and caches, and before
-those of two minutes after it, which keep its last ones company; only its own rows are kept. Merging is exact: rows
-stand where they stand in the trace, gaps between tokens and the replicas' sums are counted in their window and added.
-What differs is the state in which a window begins; how much that matters is measured on a window that is replayed
-behind the whole window before it. Imports scenario and what is below it, and of this room executor and window.
+those of two minutes after it, which keep its last ones company; only its own rows are kept. A window that does not
+begin as the one before it ends is replayed again behind all of that one. Merging is exact: rows stand where they stand
+in the trace, gaps between tokens and the replicas' sums are counted in their window and added. How much the warm-up
+matters is measured on a window that is replayed behind the whole window before it.
+Imports scenario and what is below it, and of this room cache, executor, joined, piece and window.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from simroute.errors import SimulationError, UsageError
+from simroute.planner.cache import Cache, key_of, replay_document
 from simroute.planner.executor import Executor, Failure, ProcessPool
-from simroute.planner.window import Piece, Span, merged, replay_piece
-from simroute.results.latency import Latencies, latencies, statistics
-from simroute.results.metrics import rounded, summarise
+from simroute.planner.joined import Item, Joined
+from simroute.planner.piece import Piece, Span
+from simroute.planner.window import around, replay_piece
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
 from simroute.scenario.models import Scenario
-from simroute.scenario.run import PolicyResult, RunResult, chosen
-from simroute.scenario.steptimes import step_times
+from simroute.scenario.run import RunResult, chosen
 
 WARMUP_S = 600.0
 """Seconds of traffic before a window that bring the fleet into its state, unless said otherwise."""
 MOST_WINDOWS = 10_000
-POINTS = ("p50", "p90", "p95", "p99")
 Progress = Callable[[float], None]
+
+
+class SplitInterrupted(KeyboardInterrupt):
+    """Ctrl-C came before all windows were done; says how many are kept, and how to go on."""
 
 
 def split_run(
@@ -43,13 +47,14 @@ def split_run(
     seed: int | None = None,
     exact: bool = False,
     executor: Executor | None = None,
+    cache: Cache | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """As `scenario.run.run`, each policy's replay cut into `windows` that run side by side through `executor`.
 
-    Each summary has a key `split` more: `windows`, `warmup_s`, and on a sample the relative difference of every
-    percentile from the unsplit run. Raises UsageError for a fleet that no warm-up brings into its state,
-    SimulationError where a window failed, KeyboardInterrupt on Ctrl-C (half a day is no result).
+    `cache` keeps every window that is done, and gives back those that it has. Each summary has a key `split` more (see
+    docs/split.md). Raises UsageError for a fleet that no warm-up brings into its state, SimulationError where windows
+    failed (all others are kept), SplitInterrupted on Ctrl-C (half a day is no result).
     """
     if isinstance(scenario, str | os.PathLike):
         scenario = load(os.fspath(scenario))
@@ -58,104 +63,126 @@ def split_run(
     built = replace(built, scenario=built.scenario.model_copy(update=update | ({} if seed is None else {"seed": seed})))
     _check(built, windows, warmup_s)
     spans = spans_of(built, windows, warmup_s)
-    sample = _sample(built, spans)
-    pieces = [*spans, *([] if sample is None else [sample])]
-    items = [(number, span) for number in range(len(built.scenario.policies)) for span in pieces]
-    found: dict[int, Piece] = {}
-    for number, piece in (executor or ProcessPool()).map(_Window(built, exact), items, progress=progress):
-        if isinstance(piece, Failure):
-            raise SimulationError(f"window from {items[number][1].start_s:g} s: {piece.message}")
-        found[number] = piece
-    if len(found) < len(items):
-        raise KeyboardInterrupt
-    results = tuple(
-        _result(built, number, [found[number * len(pieces) + i] for i in range(len(pieces))], spans, sample)
-        for number in range(len(built.scenario.policies))
-    )
-    return RunResult(built, exact, results, interrupted=False)
+    runs = [Joined.begun(built, number, spans) for number in range(len(built.scenario.policies))]
+    replays = _Replays(built, exact, executor or ProcessPool(), cache or Cache(None), progress)
+
+    def take(item: Item, piece: Piece) -> None:
+        runs[item.policy].take(item, piece)
+
+    try:
+        wanted = [item for run in runs for item in run.first()]
+        while wanted:
+            replays.ask(wanted, take)
+            wanted = [item for run in runs for item in run.again()]
+        return RunResult(built, exact, tuple(run.result() for run in runs), interrupted=False)
+    except KeyboardInterrupt:
+        raise SplitInterrupted(f"interrupted: {replays.kept_said()}") from None
+
+
+def spans_of(built: Built, windows: int, warmup_s: float) -> list[Span]:
+    """Windows of equal length over the whole trace; one in which nothing arrives is a part of the one before it."""
+    arrival_s = built.trace.arrival_s
+    edges_s = np.linspace(0.0, float(arrival_s[-1]), windows + 1)[:-1]
+    first = [0, *(int(row) for row in np.searchsorted(arrival_s, edges_s[1:]))]
+    spans: list[Span] = []
+    for start_s, begin, end in reversed(list(zip(edges_s, first, [*first[1:], len(arrival_s)], strict=True))):
+        if begin < end:
+            stop_s = spans[-1].start_s if spans else None  # whatever is under way at the end of the last ends there
+            spans.append(Span(max(float(start_s) - warmup_s, 0.0), float(start_s), stop_s, begin, end))
+    return spans[::-1]
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
-    """Replays one span under one policy; travels to the workers."""
+class _Task:
+    """Replays an item; travels to the workers."""
 
     built: Built
     exact: bool
 
-    def __call__(self, item: tuple[int, Span]) -> Piece:
-        """The piece that the span gives."""
-        policy, span = item
-        return replay_piece(self.built, self.built.scenario.policies[policy], span, exact=self.exact)
+    def __call__(self, item: Item) -> Piece:
+        """The piece that its span gives."""
+        return replay_piece(self.built, self.built.scenario.policies[item.policy], item.span, exact=self.exact)
 
 
-def spans_of(built: Built, windows: int, warmup_s: float) -> list[Span]:
-    """Windows of equal length over the whole trace; those in which nothing arrives are left out."""
-    arrival_s = built.trace.arrival_s
-    edges_s = np.linspace(0.0, float(arrival_s[-1]), windows + 1)[:-1]
-    first = [0, *(int(row) for row in np.searchsorted(arrival_s, edges_s[1:]))]
-    spans = []
-    for k, (begin, end) in enumerate(zip(first, [*first[1:], len(arrival_s)], strict=True)):
-        last = k == windows - 1
-        start_s = float(edges_s[k])
-        stop_s = None if last else float(edges_s[k + 1])
-        if begin < end:
-            spans.append(Span(max(start_s - warmup_s, 0.0), start_s, stop_s, begin, end))
-    if spans:
-        spans[-1] = replace(spans[-1], stop_s=None)  # whatever is under way then ends there
-    return spans
+@dataclass(slots=True)
+class _Replays:
+    """Asks for pieces, from the cache or through the executor, and keeps those that are new."""
 
+    built: Built
+    exact: bool
+    executor: Executor
+    cache: Cache
+    progress: Progress | None
+    asked: int = 0
+    kept: int = 0
+    _rows: int = 0
+    _rows_done: int = 0
+    _documents: dict[int, dict[str, Any] | None] = field(default_factory=dict)
 
-def _sample(built: Built, spans: Sequence[Span]) -> Span | None:
-    """The busiest window but the first, behind the whole window before it: as the unsplit run would come to it."""
-    if len(spans) < 2:
-        return None
-    busiest = max(range(1, len(spans)), key=lambda k: spans[k].end - spans[k].begin)
-    return replace(spans[busiest], from_s=spans[busiest - 1].from_s)
+    def ask(self, items: Sequence[Item], take: Callable[[Item, Piece], None]) -> None:
+        """Tell `take` of the piece of every item.
 
+        Raises SimulationError for what failed, once all others are done, and KeyboardInterrupt.
+        """
+        self.asked += len(items)
+        self._rows += sum(map(self._size, items))
+        missing = [item for item in items if not self._reused(item, take)]
+        failed: list[tuple[Item, str]] = []
+        done = 0
+        task = _Task(self.built, self.exact)
+        for number, piece in self.executor.map(task, missing, progress=lambda _: self._tell()):
+            item = missing[number]
+            if isinstance(piece, Failure):
+                failed.append((item, piece.message))
+            else:
+                key = self._key(item)
+                self.kept += bool(key and self.cache.put_arrays(key, piece.arrays()))
+                take(item, piece)
+            done += 1
+            self._rows_done += self._size(item)
+        if done < len(missing):
+            raise KeyboardInterrupt
+        if failed:
+            item, message = min(failed)
+            others = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+            raise SimulationError(
+                f"window from {item.span.start_s:,.0f} s{others} failed: {message}; {self.kept_said()}"
+            )
 
-def _result(
-    built: Built, policy: int, pieces: Sequence[Piece], spans: Sequence[Span], sample: Span | None
-) -> PolicyResult:
-    """The pieces of one policy as one run, with what is known of its error."""
-    spec = built.scenario.policies[policy]
-    run = merged(built, spec.shown, pieces[: len(spans)], spans)
-    summary = summarise(run, built.slo, built.quality, built.quality_floor, step_times(built.pools))
-    warmup_s = max(span.start_s - span.from_s for span in spans)
-    split: dict[str, Any] = {"windows": len(spans), "warmup_s": warmup_s}
-    note = f"split into {len(spans)} windows, each behind {warmup_s:g} s of the traffic before it"
-    if sample is not None:
-        rows = slice(sample.begin, sample.end)
-        unsplit = merged(built, spec.shown, [pieces[-1]], [sample])
-        changes = differences(_rows(latencies(run), rows), _rows(latencies(unsplit), rows))
-        split |= {"sample_requests": sample.end - sample.begin, "differences": changes}
-        note += _said(changes, sample.end - sample.begin)
-    return PolicyResult(run, {**summary, "split": rounded(split), "notes": [*summary["notes"], note]})
+    def kept_said(self) -> str:
+        """What is kept, and how to go on."""
+        if not self.kept:
+            return "none of its replays is kept"
+        return (
+            f"{self.kept} of {self.asked} replays are kept in {self.cache.folder}: the same command goes on from there"
+        )
 
+    def _reused(self, item: Item, take: Callable[[Item, Piece], None]) -> bool:
+        """Whether the cache had it."""
+        key = self._key(item)
+        arrays = None if key is None else self.cache.get_arrays(key)
+        if arrays is None:
+            return False
+        take(item, Piece.of_arrays(arrays))
+        self.kept += 1
+        self._rows_done += self._size(item)
+        return True
 
-def differences(split: Latencies, unsplit: Latencies) -> dict[str, float | None]:
-    """The relative difference of every percentile; None where there is none to compare."""
-    found: dict[str, float | None] = {}
-    for name in ("ttft_s", "tpot_s", "e2e_s"):
-        ours, theirs = (statistics(getattr(latency, name)) for latency in (split, unsplit))
-        for point in POINTS:
-            known = theirs[point] > 0 and not np.isnan(ours[point])
-            found[f"{name}.{point}"] = ours[point] / theirs[point] - 1.0 if known else None
-    return found
+    def _key(self, item: Item) -> str | None:
+        """What a piece is kept under; None where it may not be kept."""
+        if item.policy not in self._documents:
+            spec = self.built.scenario.policies[item.policy]
+            self._documents[item.policy] = replay_document(self.built, spec, exact=self.exact)
+        document = self._documents[item.policy]
+        return None if document is None else key_of({"replay": document, "span": asdict(item.span)})
 
+    def _size(self, item: Item) -> int:
+        first, stop = around(self.built.trace, item.span)
+        return stop - first
 
-def _said(changes: Mapping[str, float | None], requests: int) -> str:
-    known = {name: change for name, change in changes.items() if change is not None}
-    if not known:
-        return ""
-    worst = max(known, key=lambda name: abs(known[name]))
-    return (
-        f"; on a sample of {requests:,} requests the largest difference of a percentile from the unsplit run is "
-        f"{known[worst]:+.2%} ({worst})"
-    )
-
-
-def _rows(of: Latencies, rows: slice) -> Latencies:
-    return Latencies(of.ttft_s[rows], of.tpot_s[rows], of.e2e_s[rows])
+    def _tell(self) -> None:
+        if self.progress:
+            self.progress(self._rows_done / self._rows)
 
 
 def _check(built: Built, windows: int, warmup_s: float) -> None:

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from simroute.errors import SimrouteError, SimulationError, UsageError
+from simroute.errors import SimrouteError, SimulationError, UnfitError, UsageError
 from simroute.planner.cache import Cache
-from simroute.planner.cells import At, Cells, Progress, Variation, within
+from simroute.planner.cells import TODAY, At, Cells, Progress, Variation, within
 from simroute.planner.changes import Change, applied
 from simroute.planner.executor import Executor, ProcessPool
-from simroute.planner.purchase import Purchase, purchases
+from simroute.planner.purchase import Buying, Need, first_break
+from simroute.planner.spot import SUFFIX, names_pool
 from simroute.planner.targets import Constraint
 from simroute.planner.whatif_document import document
 from simroute.results.compare import rank
@@ -50,7 +51,7 @@ class WhatIf:
     precision: float
     tried: tuple[str, ...]
     impossible: tuple[tuple[str, str], ...]
-    bought: tuple[Purchase, ...] | None
+    buying: Buying | None
 
     @property
     def interrupted(self) -> bool:
@@ -64,7 +65,7 @@ class WhatIf:
 
     def document(self) -> dict[str, Any]:
         """The whole as plain JSON data (see docs/whatif.md): the same study gives the same document."""
-        return document(self.cells, self.rates, self.precision, self.tried, self.impossible, self.bought)
+        return document(self.cells, self.rates, self.precision, self.tried, self.impossible, self.buying)
 
     def frame(self) -> pd.DataFrame:
         """One row a cell: the variation, the rate and its headline numbers."""
@@ -99,10 +100,11 @@ def whatif(
 
     `rates` are times today's traffic; 1 is always among them. Everything runs under the first of `policies` (labels or
     names; left out: the best of the scenario's for today's traffic), and each further one is a change more.
-    With `buy`, replicas are added at the first rate at which the scenario as it is breaks. `executor` runs the cells
-    (default: a process a CPU), `cache` keeps them, `progress` is told the share of the work that is done.
-    A change that this scenario does not allow is reported, and the others go on. Raises SimrouteError for what the
-    user can mend in scenario, rates and policies.
+    With `buy`, replicas are added at the first rate at which the scenario as it is breaks, and for each change that
+    breaks today's traffic. `executor` runs the cells (default: a process a CPU), `cache` keeps them, `progress` is told
+    the share of the work that is done.
+    A change that is impossible in this scenario is reported, and the others go on. Raises SimrouteError, before
+    anything is replayed, for what the user can mend in scenario, changes, rates and policies.
     """
     steps = _checked(rates, precision)
     if isinstance(scenario, str | os.PathLike):
@@ -111,22 +113,22 @@ def whatif(
     if seed is not None:
         built = replace(built, scenario=built.scenario.model_copy(update={"seed": seed}))
     told = _Told(progress)
-    cells = Cells([], executor or ProcessPool(), cache or Cache(None), exact)
+    cells = Cells([], executor or ProcessPool(), cache or Cache(None), exact, steps)
+    outcomes = _outcomes(built, [*changes, *(Change(policy=name) for name in (policies or ())[1:])])
     policy, tried = _policy(cells, built, policies, told)
     cells.variations.append(Variation.of("as it is", built, policy))
-    wanted = [*changes, *(Change(policy=name) for name in (policies or ())[1:])]
-    impossible = _vary(cells, wanted)
-    bought: list[Purchase] = []
+    impossible = _vary(cells, outcomes)
+    buying = Buying(cells)
     try:
         _grid(cells, steps, told.part(0.7))
         _bisect(cells, precision, told.part(0.9))
         if buy:
-            bought.extend(purchases(cells, BASE, steps, told.part(1.0)))
+            buying.look(_needs(cells, steps), told.part(1.0))
     except KeyboardInterrupt:  # between two rounds; within one, the executor hears it
         cells.interrupted = True
     if progress:
         progress(1.0)
-    return WhatIf(cells, steps, precision, tried, tuple(impossible), tuple(bought) if buy else None)
+    return WhatIf(cells, steps, precision, tried, tuple(impossible), buying if buy else None)
 
 
 def _checked(rates: Sequence[float], precision: float) -> tuple[float, ...]:
@@ -136,7 +138,7 @@ def _checked(rates: Sequence[float], precision: float) -> tuple[float, ...]:
             raise UsageError(f"rate: must be from 0.001 to 1000 times the traffic, got {rate:g}")
     if not 0.001 <= precision <= 1:
         raise UsageError(f"precision: must be from 0.001 to 1, such as 0.1, got {precision:g}")
-    steps = tuple(sorted({1.0, *map(float, rates)}))
+    steps = tuple(sorted({TODAY, *map(float, rates)}))
     if len(steps) > MOST_RATES:
         raise UsageError(f"rates: at most {MOST_RATES}, got {len(steps)}")
     return steps
@@ -148,35 +150,74 @@ def _policy(cells: Cells, built: Built, names: Sequence[str] | None, told: _Told
     if names or len(specs) == 1:
         return specs[0], ()
     trial = Cells([Variation.of("as it is", built, spec) for spec in specs], cells.executor, cells.cache, cells.exact)
-    trial.ask([At(i, 1.0) for i in range(len(specs))], told.part(0.1))
+    trial.ask([At(i, TODAY) for i in range(len(specs))], told.part(0.1))
     cells.simulated, cells.reused, cells.interrupted = trial.simulated, trial.reused, trial.interrupted
     if not trial.known:
         reasons = "; ".join(dict.fromkeys(trial.failed.values())) or "interrupted"
         raise SimulationError(f"no policy of the scenario could be replayed: {reasons}")
     best = rank(list(trial.known.values()))[0]
     found = next(at.variation for at, summary in trial.known.items() if summary is best)
-    cells.known[At(BASE, 1.0)] = best
+    cells.known[At(BASE, TODAY)] = best
     return specs[found], tuple(spec.shown for spec in specs)
 
 
-def _vary(cells: Cells, changes: Sequence[Change]) -> list[tuple[str, str]]:
-    """Add a variation for each change; gives (name, reason) of those that are impossible."""
-    base = cells.variations[BASE]
-    impossible = []
+def _outcomes(built: Built, changes: Sequence[Change]) -> list[tuple[Change, Built | UnfitError]]:
+    """What becomes of the scenario under each change. Raises UsageError for one that names what does not exist."""
+    found: list[tuple[Change, Built | UnfitError]] = []
     for change in changes:
         try:
-            built = applied(base.built, change)
+            if change.policy:
+                chosen(built.scenario, [change.policy])
+            found.append((change, applied(built, change)))
+        except UnfitError as error:
+            found.append((change, error))
+        except SimrouteError as error:
+            named = f"change {change.name}: " if change.name else ""
+            raise UsageError(named + _one_line(error)) from error
+    return found
+
+
+def _vary(cells: Cells, outcomes: Sequence[tuple[Change, Built | UnfitError]]) -> list[tuple[str, str]]:
+    """Add a variation for each change that can be; gives (name, reason) of the others."""
+    base = cells.variations[BASE]
+    impossible = []
+    for change, built in outcomes:
+        try:
+            if isinstance(built, UnfitError):
+                raise built
             policy = chosen(built.scenario, [change.policy])[0] if change.policy else base.policy
+            _check_split(base.built, built, policy)
             built.policy(policy, built.scenario.seed)  # options that do not fit the changed fleet are found here
         except SimrouteError as error:
-            impossible.append((change.shown, " ".join(str(error).split())))
+            impossible.append((change.shown, _one_line(error)))
         else:
             cells.variations.append(Variation.of(change.shown, built, policy))
     return impossible
 
 
+def _check_split(before: Built, after: Built, policy: PolicySpec) -> None:
+    """Refuse a pool in two parts under a policy that was told of one: it would send the other nothing."""
+    old = {pool.name for pool in before.pools}
+    for name in (pool.name for pool in after.pools if pool.name not in old):
+        whole = name.removesuffix(SUFFIX)
+        if whole in old and names_pool(policy.options, whole) and not names_pool(policy.options, name):
+            raise UnfitError([f"spot: policy {policy.shown} names pool {whole} and would send nothing to {name}"])
+
+
+def _one_line(error: SimrouteError) -> str:
+    return "; ".join(str(error).splitlines())
+
+
+def _needs(cells: Cells, steps: Sequence[float]) -> list[Need]:
+    """The first break of the scenario as it is, and today's traffic of every change that breaks it."""
+    rate = first_break(cells, BASE, steps)
+    found = [] if rate is None else [Need(BASE, rate)]
+    today = (At(number, TODAY) for number in range(BASE + 1, len(cells.variations)))
+    return found + [Need(at.variation, at.rate) for at in today if at in cells.known and not cells.holds(at)]
+
+
 def _grid(cells: Cells, steps: Sequence[float], progress: Progress | None) -> None:
-    """Every variation at every rate, from the lowest up; beyond the first OVERLOADED one there is nothing to learn."""
+    """Every variation at every rate, from the lowest up; beyond the first OVERLOADED one only today's is of use."""
     ahead = {number: list(steps) for number in range(len(cells.variations))}
     of = len(ahead) * len(steps)
     while ahead and not cells.interrupted:
@@ -189,7 +230,8 @@ def _grid(cells: Cells, steps: Sequence[float], progress: Progress | None) -> No
                 cells.known.get(At(number, rate), {}).get("stability") == Stability.OVERLOADED for rate in left[:depth]
             )
             del left[:depth]
-            if over or not left:
+            ahead[number] = left = [rate for rate in left if rate == TODAY] if over else left
+            if not left:
                 del ahead[number]
 
 

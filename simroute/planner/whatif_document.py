@@ -1,4 +1,4 @@
-"""whatif.json: what the cells of a what-if say, as plain JSON data with the answer in a sentence.
+"""whatif.json: what the cells of a what-if say, as plain JSON data, with the answer and every promise in words.
 
 docs/whatif.md defines every key. Imports results, scenario and, of this room, cells, purchase and targets.
 """
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from simroute.planner.cells import At, Cells
-from simroute.planner.purchase import Offer, Purchase
+from simroute.planner.cells import TODAY, At, Cells
+from simroute.planner.purchase import MOST_REPLAYS, Buying, Offer, Purchase
 from simroute.planner.targets import Constraint, broken, headlines
 from simroute.results.compare import TARGET_ATTAINMENT
 from simroute.results.metrics import rounded
@@ -26,16 +26,18 @@ def document(
     precision: float,
     tried: Sequence[str],
     impossible: Sequence[tuple[str, str]],
-    bought: Sequence[Purchase] | None,
+    buying: Buying | None,
 ) -> dict[str, Any]:
     """All of whatif.json."""
     base = cells.variations[0].built
-    rows = [_variation(cells, number, rates) for number in range(len(cells.variations))]
-    buy = None if bought is None else _buy(cells, bought)
+    rows = [_variation(cells, number, rates, buying) for number in range(len(cells.variations))]
+    buy = None if buying is None else _buy(cells, buying.bought.get(0, []))
+    answer = _answer(rows, buy)
     found = {
         "scenario": base.scenario.name,
         "seed": base.scenario.seed,
-        "answer": _answer(rows, buy),
+        "answer": " ".join(answer),
+        "sentences": answer,
         "policy": cells.variations[0].policy.shown,
         "policies_tried": list(tried),
         "rates": list(rates),
@@ -51,26 +53,27 @@ def document(
         "buy": buy,
         "impossible": [{"name": name, "reason": reason} for name, reason in impossible],
         "interrupted": cells.interrupted,
-        "notes": _notes(cells),
+        "notes": _notes(cells, buying),
         "assumptions": list(base.stated()),
         "manifest": RunResult(base, cells.exact, (), cells.interrupted).manifest(),
     }
     return rounded(found)  # type: ignore[no-any-return]
 
 
-def said(constraint: Mapping[str, Any]) -> str:
-    """A constraint, or a violation of one, in words: `chat: p99 TTFT at most 1 s`."""
-    name, limit = constraint["constraint"], constraint["limit"]
+def _said(constraint: Constraint) -> str:
+    """A promise in words: `chat: p99 TTFT at most 1 s`."""
+    name, who, limit = constraint
     if name == "slo_attainment":
-        return f"{constraint['class']}: {limit:.0%} of requests within their targets"
+        return f"{who}: {limit:.0%} of requests within their targets"
     if name == "below_floor_share":
-        return f"{constraint['class']}: at most {limit:.0%} of answers below the quality floor"
-    return f"{constraint['class']}: {_WORDS[name]} at most {limit:g} s"
+        return f"{who}: at most {limit:.0%} of answers below the quality floor"
+    return f"{who}: {_WORDS[name]} at most {limit:g} s"
 
 
-def _variation(cells: Cells, number: int, rates: Sequence[float]) -> dict[str, Any]:
-    """One row: its cells by rate, and where it breaks."""
+def _variation(cells: Cells, number: int, rates: Sequence[float], buying: Buying | None) -> dict[str, Any]:
+    """One row: its cells by rate, where it breaks, and what to buy so that it bears today's traffic."""
     variation = cells.variations[number]
+    bought = buying.bought.get(number, []) if buying and number else []
     holds_to, breaks_at = cells.bracket(number)
     ours = cells.variations[0].built.notes
     return {
@@ -81,17 +84,18 @@ def _variation(cells: Cells, number: int, rates: Sequence[float]) -> dict[str, A
         "breaks_first": [] if breaks_at is None else _violations(cells, At(number, breaks_at)),
         "cells": _row(cells, number, rates),
         "breaks": [_break(cells, number, constraint) for constraint in variation.constraints],
+        "buy": _buy(cells, bought) if bought else None,
         "notes": [note for note in variation.built.notes if not number or note not in ours],
     }
 
 
 def _row(cells: Cells, number: int, rates: Sequence[float]) -> list[dict[str, Any]]:
     """The cells of a variation by rate; then those that there was no need to replay, then those that failed."""
-    known = cells.rates(number)
+    known, over = cells.rates(number), cells.overloaded_at(number)
     found = [_cell(cells, At(number, rate)) for rate in known]
-    if known and cells.known[At(number, known[-1])]["stability"] == Stability.OVERLOADED:
-        beyond = (rate for rate in rates if rate > known[-1])
-        found += [{"rate": rate, "skipped": f"OVERLOADED at {known[-1]:g}"} for rate in beyond]
+    if over is not None:
+        beyond = (rate for rate in rates if rate > over and rate not in known)
+        found += [{"rate": rate, "skipped": f"OVERLOADED at {over:g}"} for rate in beyond]
     failures = [(at.rate, why) for at, why in cells.failed.items() if at.variation == number and not at.bought]
     return found + [{"rate": rate, "failed": why} for rate, why in sorted(failures)]
 
@@ -128,10 +132,14 @@ def _class(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _violations(cells: Cells, at: At) -> list[dict[str, Any]]:
     summary = cells.known[at]
-    found = [each.violation(summary) for each in broken(cells.variations[at.variation].constraints, summary)]
+    found = [
+        each.violation(summary) | {"text": _said(each)}
+        for each in broken(cells.variations[at.variation].constraints, summary)
+    ]
     if summary["stability"] == Stability.OVERLOADED:
         over, limit = str(Stability.OVERLOADED), str(Stability.BACKLOGGED)
-        found.insert(0, {"constraint": "stability", "class": None, "value": over, "limit": limit})
+        said = "stability (more arrives than can be served)"
+        found.insert(0, {"constraint": "stability", "class": None, "value": over, "limit": limit, "text": said})
     return found
 
 
@@ -143,6 +151,7 @@ def _break(cells: Cells, number: int, constraint: Constraint) -> dict[str, Any]:
         "constraint": constraint.constraint,
         "class": constraint.request_class,
         "limit": constraint.limit,
+        "text": _said(constraint),
         "holds_to": holds_to,
         "breaks_at": breaks_at,
         "holds_again_at": again,
@@ -163,11 +172,12 @@ def _buy(cells: Cells, bought: Sequence[Purchase]) -> dict[str, Any]:
     last = bought[-1].best
     replicas = {pool: last.at.bought.count(pool) for pool in dict.fromkeys(last.at.bought)}
     usd = sum(step.best.usd_per_month for step in bought)
-    named = " and ".join(f"{count} more of {pool}" for pool, count in replicas.items())
+    named = _more(replicas)
     rate = bought[0].rate
-    text = f"for {rate:g} times the traffic buy {named} (${usd:,.0f} a month)"
+    of = "today's traffic" if rate == TODAY else f"{rate:g} times the traffic"
+    text = f"for {of} buy {named} (${usd:,.0f} a month)"
     if not last.meets:
-        text = f"{named} (${usd:,.0f} a month) would still miss the targets at {rate:g} times the traffic"
+        text = f"{named} (${usd:,.0f} a month) would still miss the targets at {of}"
     return {
         "rate": rate,
         "steps": [
@@ -190,11 +200,11 @@ def _offer(cells: Cells, offer: Offer) -> dict[str, Any]:
     }
 
 
-def _answer(rows: Sequence[Mapping[str, Any]], buy: Mapping[str, Any] | None) -> str:
+def _answer(rows: Sequence[Mapping[str, Any]], buy: Mapping[str, Any] | None) -> list[str]:
     """How far the fleet carries, what breaks first, what to buy, and which changes break today's traffic."""
     base = rows[0]
     if not base["cells"]:
-        return "Nothing was replayed to the end."
+        return ["Nothing was replayed to the end."]
     lead = f"Under {base['policy']} the fleet meets its targets up to {_times(base['holds_to'])} today's traffic"
     if base["breaks_at"] is None:
         lead += ", the highest rate that was tried"
@@ -209,15 +219,28 @@ def _answer(rows: Sequence[Mapping[str, Any]], buy: Mapping[str, Any] | None) ->
     if buy is not None and buy["steps"]:
         lines.append(buy["text"][:1].upper() + buy["text"][1:])
     fine_today = _meets_today(base)
-    worse = [row["name"] for row in rows[1:] if fine_today and _meets_today(row) is False]
+    worse = [_worse(row) for row in rows[1:] if fine_today and _meets_today(row) is False]
     if worse:
-        lines.append(f"Changes that break today's traffic: {', '.join(worse)}")
-    return ". ".join(lines) + "."
+        lines.append(f"Changes that break today's traffic: {'; '.join(worse)}")
+    return [f"{line}." for line in lines]
 
 
 def _first(violations: Sequence[Mapping[str, Any]]) -> str:
     named = [violation for violation in violations if violation["class"] is not None]
-    return said(named[0]) if named else "stability (more arrives than can be served)"
+    return str((named or violations)[0]["text"])
+
+
+def _worse(row: Mapping[str, Any]) -> str:
+    """A change that breaks today's traffic, and what mends it."""
+    buy = row["buy"]
+    if buy is None:
+        return str(row["name"])
+    what = f"{_more(buy['replicas'])}, ${buy['usd_per_month']:,.0f} a month"
+    return f"{row['name']} ({'buy' if buy['meets'] else 'not borne even with'} {what})"
+
+
+def _more(replicas: Mapping[str, int]) -> str:
+    return " and ".join(f"{count} more of {pool}" for pool, count in replicas.items())
 
 
 def _times(rate: float | None) -> str:
@@ -225,12 +248,17 @@ def _times(rate: float | None) -> str:
 
 
 def _meets_today(row: Mapping[str, Any]) -> bool | None:
-    found: bool | None = next((cell.get("meets") for cell in row["cells"] if cell["rate"] == 1.0), None)
+    found: bool | None = next((cell.get("meets") for cell in row["cells"] if cell["rate"] == TODAY), None)
     return found
 
 
-def _notes(cells: Cells) -> list[str]:
+def _notes(cells: Cells, buying: Buying | None) -> list[str]:
     notes = list(cells.variations[0].built.notes)
+    if buying and buying.cut_short:
+        names = ", ".join(cells.variations[number].name for number in buying.cut_short)
+        notes.append(
+            f"what to buy was not looked for to the end, for want of replays ({MOST_REPLAYS} at most): {names}"
+        )
     if cells.interrupted:
         notes.append("interrupted: cells are missing")
     return notes

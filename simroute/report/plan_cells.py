@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from simroute.report.cells import STATE_TONES, Cell, Grid, Header
-from simroute.report.plan_words import Document, Plan, broken, chosen, fleet, gpus, policy, promised
+from simroute.report.plan_words import Document, Plan, broken, by_reach, chosen, fleet, gpus, measured, policy, promised
 from simroute.report.text import BASES, UNKNOWN, milliseconds, number, percent, usd
 from simroute.units import HOURS_PER_MONTH
 
 _TIGHT = 0.1
 """Less room than this share of a limit is worth a warning."""
 _MOST_REFUSED = 8
+_CENT = 0.01
+UNCHANGED = "none"
 _STAGES = {"whole": "whole traffic", "peak": "busiest stretch", "bound": "a bound, not simulated"}
 
 
@@ -104,9 +106,25 @@ def refused(document: Document) -> Grid:
     return Grid("Why nothing cheaper", [Header(name) for name in columns], rows)
 
 
+def hangs_on(document: Document) -> Grid:
+    """What the cheapest fleet would be, and cost, if one thing were otherwise; what moves the bill most first."""
+    base = (document.get("best") or {}).get("cost_usd_per_month", 0.0)
+    rows = []
+    for entry in by_reach(document) if document.get("best") else ():
+        for end in (entry["low"], entry["high"]):
+            cost = end["cost_usd_per_month"]
+            change = "" if cost is None else UNCHANGED if abs(cost - base) < _CENT else f"{cost - base:+,.0f}"
+            fewest = (
+                Cell("no fleet looked at will do", "bad") if cost is None else Cell(str(end.get("fleet") or UNKNOWN))
+            )
+            rows.append([Cell(f"{entry['factor']} {end['label']}"), Cell(usd(cost)), Cell(change), fewest])
+    headers = [Header(name) for name in ("if", "USD a month", "change", "the cheapest is then")]
+    return Grid("What the answer hangs on", headers, rows)
+
+
 def accuracy(plan: Plan) -> Grid:
     """What each pool's step times rest on, how wrong that was where measured, and whether the load went beyond."""
-    columns = ("pool", "step times", "calibration", "error, median", "error, p90", "vLLM", "load")
+    columns = ("pool", "step times", "calibration", "error, median", "error, p90", "measured with", "vLLM", "load")
     by_pool = (plan.get("summary") or {}).get("by_pool") or {}
     rows = []
     for pool in plan["pools"]:
@@ -121,6 +139,7 @@ def accuracy(plan: Plan) -> Grid:
                 Cell(str(said.get("file") or "none")),
                 Cell(_share(error.get("median"))),
                 Cell(_share(error.get("p90"))),
+                Cell(measured(said.get("range"))),
                 Cell(str(said.get("vllm") or UNKNOWN)),
                 _extrapolated(said, by_pool.get(pool["name"])),
             ]
@@ -134,8 +153,7 @@ def badges(document: Document) -> list[Cell]:
     found = [Cell("every target is met", "good") if good else Cell("no plan meets every target", "bad")]
     if plan is not None:
         found += _plan_badges(plan)
-    if any("interrupted" in str(note) for note in document.get("notes") or ()):
-        found.append(Cell("interrupted: fleets that were not simulated may be cheaper", "bad"))
+    found += [Cell(str(note), "bad") for note in document.get("notes") or () if str(note).startswith("interrupted")]
     return found
 
 

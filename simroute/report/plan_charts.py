@@ -1,19 +1,33 @@
 """A plan's charts as plotly figures: cost against p99, latency against load, a day, what the answer is sensitive to.
 
 The last three are drawn where the document has them. `curve`: a list of points with `rate_scale`, `ttft_p99_s`,
-`tpot_p99_s`, `e2e_p99_s`, `slo_attainment`, `gpu_busy` and `stability`. `timeline`: `t_s`, `arrivals_rps`, and
-`pools` by name with `busy` and `replicas`, all as long as `t_s`. `sensitivity`: a list of `factor`, `low` and `high`,
-the latter two with `label` and `cost_usd_per_month` (null where no fleet is left). Imports the report's other files.
+`tpot_p99_s`, `e2e_p99_s`, `slo_attainment`, `gpu_busy`, `kv_usage`, `stability` and, if
+limits differ by class, the p99s also `by_class`. `timeline`: `t_s`,
+`arrivals_rps`, and `pools` by name with `busy`, `kv_usage` and `replicas`, all as long as `t_s`. `sensitivity`: a list
+of `factor`, `low` and `high`, the latter two with `label`, `cost_usd_per_month` (null where no fleet is left) and
+`fleet`. Imports the report's other files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from simroute.report.charts import PALETTE, POOL_PALETTE, Chart, figure, time_unit
-from simroute.report.plan_frontier import METRICS, MONEY, STAR, UNITS, frontiers, latency_axis, limits, line, safe
-from simroute.report.plan_words import Document
+from simroute.report.plan_frontier import (
+    GREY,
+    METRICS,
+    MONEY,
+    STAR,
+    UNITS,
+    class_limits,
+    frontiers,
+    latency_axis,
+    limits,
+    line,
+    safe,
+)
+from simroute.report.plan_words import Document, by_reach
 from simroute.report.text import usd
 
 _SHARES = {"tickformat": ".0%", "range": [0, 1.12], "tickvals": [0, 0.25, 0.5, 0.75, 1]}
@@ -30,30 +44,65 @@ def _curves(document: Document) -> Iterator[Chart]:
         return
     scale = [point["rate_scale"] for point in points]
     knee = (document.get("headroom") or {}).get("rate_scale")
-    shapes = _load_marks(points, knee)
+    shapes = load_marks(points, knee)
     note = f"holds up to {knee:.3g} times the traffic" if knee is not None else ""
     xaxis = {"ticksuffix": "x", "tickformat": "~g", "tickangle": 0}
     for metric, name in METRICS:
         factor, unit = UNITS[metric]
-        y = [None if (p99_s := point.get(f"{metric}_p99_s")) is None else factor * p99_s for point in points]
+        drawn_lines = list(_lines(document, points, metric))
+        known = [value for each in drawn_lines for value in each.y if value is not None]
         aimed = [factor * limit for limit in limits(document, metric)]
-        known = [value for value in y if value is not None]
         if known and (aimed or metric == "ttft"):
+            marks = [*shapes, *(line("y", at, colour=each.limit_colour) for each in drawn_lines for at in each.limits)]
+            traces = [_curve(each.name, scale, each.y, each.colour, f"%{{y:.3~g}} {unit}") for each in drawn_lines]
             yaxis = latency_axis(metric, [*known, *aimed])
-            lines = [*shapes, *(line("y", limit) for limit in aimed)]
-            trace = _curve(f"p99 {metric.upper()}", scale, y, PALETTE[0], f"%{{y:.3~g}} {unit}")
-            drawn = figure([trace], {"xaxis": xaxis, "yaxis": yaxis, "shapes": lines})
-            yield Chart("load", f"curve_{metric}", f"p99 {name}", note, drawn)
+            layout = {
+                "xaxis": xaxis,
+                "yaxis": yaxis,
+                "shapes": marks,
+                "showlegend": drawn_lines[0].limit_colour != GREY,
+            }
+            yield Chart("load", f"curve_{metric}", f"p99 {name}", note, figure(traces, layout))
             note = ""
-    shares = [("within targets", "slo_attainment", PALETTE[2]), ("GPU busy", "gpu_busy", PALETTE[5])]
+    shares = [("within targets", "slo_attainment", PALETTE[2]), ("KV cache in use, p99", "kv_usage", PALETTE[4])]
+    shares.append(("GPU busy", "gpu_busy", PALETTE[5]))
     traces = [_curve(n, scale, [p.get(key) for p in points], shade, "%{y:.1%}") for n, key, shade in shares]
     layout = {"xaxis": xaxis, "yaxis": _SHARES, "shapes": shapes, "showlegend": True}
-    yield Chart("load", "curve_shares", "Within targets, and GPU busy", "", figure(traces, layout))
+    yield Chart("load", "curve_shares", "Within targets, and how full it is", "", figure(traces, layout))
 
 
-def _load_marks(points: Sequence[Mapping[str, Any]], knee: float | None) -> list[dict[str, Any]]:
-    """The planned traffic, the most that holds, and where the fleet is overloaded."""
-    marks = [line("x", 1.0, "planned")]
+class _Line(NamedTuple):
+    """A p99 at each of the curve's points, and what it may be at most, both in the chart's unit."""
+
+    name: str
+    y: list[float | None]
+    limits: list[float]
+    colour: str = PALETTE[0]
+    limit_colour: str = GREY
+
+
+def _lines(document: Document, points: Sequence[Mapping[str, Any]], metric: str) -> Iterator[_Line]:
+    """The p99 of all requests, or where limits differ by class, of each class that has one."""
+    factor, _ = UNITS[metric]
+
+    def scaled(parts: Iterable[Mapping[str, Any]]) -> list[float | None]:
+        found = [part.get(f"{metric}_p99_s") for part in parts]
+        return [None if p99_s is None else factor * p99_s for p99_s in found]
+
+    own = class_limits(document, metric)
+    if len(set(own.values())) < 2 or not all(point.get("by_class") for point in points):
+        yield _Line(f"p99 {metric.upper()}", scaled(points), [factor * limit for limit in limits(document, metric)])
+        return
+    for number, (name, limit) in enumerate(own.items()):
+        if limit is not None:
+            shade = PALETTE[number % len(PALETTE)]
+            y = scaled([point["by_class"].get(name) or {} for point in points])
+            yield _Line(safe(str(name)), y, [factor * limit], shade, shade)
+
+
+def load_marks(points: Sequence[Mapping[str, Any]], knee: float | None, now: str = "planned") -> list[dict[str, Any]]:
+    """The traffic as it is (labelled `now`), the most that holds, and where the fleet is overloaded."""
+    marks = [line("x", 1.0, now, side="right")]
     if knee is not None and knee != 1:
         marks.append(line("x", knee, "holds", STAR))
     lost = [point["rate_scale"] for point in points if point.get("stability") == "OVERLOADED"]
@@ -83,13 +132,14 @@ def _day(document: Document) -> Iterator[Chart]:
         return
     unit_s, unit = time_unit(of["t_s"][-1])
     t = [each / unit_s for each in of["t_s"]]
-    xaxis = {"ticksuffix": f" {unit}", "tickformat": "~g", "tickangle": 0, "nticks": 7, "range": [0, t[-1]]}
-    traces = [
-        _series(str(name), t, pool["busy"], POOL_PALETTE[i % len(POOL_PALETTE)], "%{y:.1%}", unit)
-        for i, (name, pool) in enumerate(of["pools"].items())
-    ]
+    xaxis = {"ticksuffix": f" {unit}", "tickformat": "~g", "tickangle": 0, "nticks": 5, "range": [0, t[-1]]}
     layout: dict[str, Any] = {"xaxis": xaxis, "yaxis": _SHARES, "showlegend": True}
-    yield Chart("day", "busy", "GPU busy, by pool", "", figure(traces, layout))
+    for key, title in (("kv_usage", "KV cache in use, by pool"), ("busy", "GPU busy, by pool")):
+        traces = [
+            _series(str(name), t, pool.get(key) or (), POOL_PALETTE[i % len(POOL_PALETTE)], "%{y:.1%}", unit)
+            for i, (name, pool) in enumerate(of["pools"].items())
+        ]
+        yield Chart("day", key, title, "", figure(traces, layout))
     if of.get("arrivals_rps"):
         # A range of its own: plotly's search for margins and a range together may never settle on a narrow screen.
         layout = {"xaxis": xaxis, "yaxis": {"tickformat": ",~g", "range": [0, 1.1 * max(of["arrivals_rps"]) or 1.0]}}
@@ -132,19 +182,14 @@ def _tornado(document: Document) -> Iterator[Chart]:
     if plan is None or not found:
         return
     base = plan["cost_usd_per_month"]
-
-    def reach(entry: Mapping[str, Any]) -> float:
-        known = [entry[end]["cost_usd_per_month"] for end in ("low", "high")]
-        return max((abs(cost - base) for cost in known if cost is not None), default=0.0)
-
-    ordered = sorted(found, key=reach)
+    ordered = by_reach(document)[::-1]  # (plotly counts from below)
     names = [_factor(entry) for entry in ordered]
     traces = [_bars(ordered, names, end, base, shade) for end, shade in (("low", PALETTE[0]), ("high", PALETTE[1]))]
     layout = {
         "barmode": "overlay",
         "bargap": 0.4,
         "xaxis": MONEY | {"nticks": 4},
-        "yaxis": {"ticksuffix": "  "},
+        "yaxis": {"ticksuffix": "  ", "range": [-0.6, len(ordered) - 0.1]},
         "shapes": [line("x", base, "the plan")],
     }
     yield Chart("sensitivity", "tornado", "Cost of the cheapest plan, USD a month", "", figure(traces, layout))
@@ -170,10 +215,15 @@ def _bars(
         "base": [base] * len(costs),
         "x": [None if cost is None else cost - base for cost in costs],
         "marker": {"color": colour},
-        "text": [f"{safe(str(entry[end]['label']))}: {usd(entry[end]['cost_usd_per_month'])}" for entry in entries],
+        "text": [_hover(entry[end]) for entry in entries],
         "textposition": "none",
-        "hovertemplate": "%{text} a month<extra></extra>",
+        "hovertemplate": "%{text}<extra></extra>",
     }
+
+
+def _hover(end: Mapping[str, Any]) -> str:
+    what = safe(str(end.get("fleet") or ""))
+    return f"{safe(str(end['label']))}: {usd(end['cost_usd_per_month'])} a month<br>{what}".removesuffix("<br>")
 
 
 def _shade(start: float, end: float) -> dict[str, Any]:

@@ -22,6 +22,13 @@ _WIDE = 20.0
 """A latency axis over more than this ratio is logarithmic."""
 
 
+def class_limits(document: Document, metric: str) -> dict[str, float | None]:
+    """The limit of each class, in seconds: of its p99, or else of its requests; None where it has none."""
+    parts = {name: (each.get("p99") or {}, each.get("slo") or {}) for name, each in (document.get("slo") or {}).items()}
+    key = f"{metric}_s"
+    return {name: slo.get(key) if p99.get(key) is None else p99[key] for name, (p99, slo) in parts.items()}
+
+
 def limits(document: Document, metric: str) -> list[float]:
     """The distinct limits, in seconds, of the p99 of a metric over all classes; of requests, where there are none."""
     wanted = list((document.get("slo") or {}).values())
@@ -147,13 +154,13 @@ def _envelope(drawn: Sequence[tuple[Plan, float]]) -> dict[str, Any]:
     return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip"}
 
 
-def line(axis: str, at: float, label: str = "", colour: str = GREY) -> dict[str, Any]:
-    """A dashed line across the chart, at `at` on an axis, with a label at its upper end."""
+def line(axis: str, at: float, label: str = "", colour: str = GREY, side: str = "left") -> dict[str, Any]:
+    """A dashed line across the chart, at `at` on an axis, with a label at its upper end, which starts or ends there."""
     other = "y" if axis == "x" else "x"
     shape: dict[str, Any] = {"type": "line", f"{axis}0": at, f"{axis}1": at, f"{other}ref": "paper"}
     shape |= {f"{other}0": 0, f"{other}1": 1, "line": {"color": colour, "width": 1.2, "dash": "dash"}}
     if label:
         font = {"size": 11, "color": colour}
-        place = {"textposition": "end", "textangle": 0, "xanchor": "left", "yanchor": "top", "padding": 3}
+        place = {"textposition": "end", "textangle": 0, "xanchor": side, "yanchor": "top", "padding": 3}
         shape["label"] = {"text": label, "font": font, **place}
     return shape

@@ -43,6 +43,7 @@ def _context(document: Document) -> dict[str, Any]:
         "constraints": cells.constraints(document),
         "alternatives": cells.alternatives(document),
         "refused": cells.refused(document),
+        "hangs_on": cells.hangs_on(document),
         "accuracy": cells.accuracy(plan) if plan else None,
         "unfit": [f"{each['name']}: {each['reason']}" for each in document.get("unfit") or ()],
         "searched": words.searched(document),

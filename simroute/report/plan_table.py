@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from simroute.report.plan_words import sensitivities
 from simroute.report.tables import PLAIN_WIDTH
 from simroute.report.text import UNKNOWN, milliseconds, number, percent, usd
 
@@ -110,10 +111,11 @@ def relaxations(document: Document) -> list[str]:
 
 
 def explained(document: Document) -> list[str]:
-    """Headroom, what the search did, candidates that cannot run, notes: a line each."""
+    """Headroom, what moves the bill, what the search did, candidates that cannot run, notes: a line each."""
     lines = []
     if document["headroom"]:
         lines.append(f"headroom: {document['headroom']['text']}")
+    lines += [f"sensitivity: {line}" for line in sensitivities(document)]
     lines.append(_search(document["search"]))
     unfit = document["unfit"]
     lines += [f"cannot run: {each['name']}: {each['reason']}" for each in unfit[:MOST_UNFIT]]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from simroute.report import plan_cells as cells
 from simroute.report import plan_words as words
-from simroute.report.cells import Grid
+from simroute.report.markdown import bullets as _list
+from simroute.report.markdown import escaped as _text
+from simroute.report.markdown import plain as _plain
+from simroute.report.markdown import table as _table
 from simroute.report.plan_words import Document, Plan
 
 _HEADLINES = (
@@ -43,11 +46,6 @@ def csv_text(document: Document) -> str:
     return file.getvalue()
 
 
-def _plain(value: object) -> object:
-    """Text that a spreadsheet would take for a formula gets an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
-
-
 def _judged(document: Document) -> Iterator[tuple[Plan, str]]:
     """Every plan of the document once, with its role in it, by cost."""
     named = (("best", "best"), ("runner_up", "runner-up"), ("nearest", "nearest miss"))
@@ -74,6 +72,7 @@ def _lines(document: Document) -> Iterator[str]:
         yield from ("", f"Headroom: {_text(room['text'])}.")
     for grid in (cells.constraints(document), cells.alternatives(document), cells.refused(document)):
         yield from _table(grid)
+    yield from _table(cells.hangs_on(document))
     if plan is not None:
         yield from _table(cells.accuracy(plan))
         yield from _table(cells.settings(plan))
@@ -81,27 +80,3 @@ def _lines(document: Document) -> Iterator[str]:
     yield from _list("Notes", document.get("notes") or ())
     if said := words.searched(document):
         yield from ("", f"Searched: {_text(said)}.")
-
-
-def _list(title: str, lines: Iterable[str]) -> Iterator[str]:
-    found = [f"- {_text(line)}" for line in lines]
-    if found:
-        yield from ("", f"## {title}", "", *found)
-
-
-def _table(grid: Grid) -> Iterator[str]:
-    if not grid.rows:
-        return
-    yield from ("", f"## {grid.caption}", "")
-    yield f"| {' | '.join(_text(header.name) or ' ' for header in grid.headers)} |"
-    yield f"|{'---|' * len(grid.headers)}"
-    for row in grid.rows:
-        yield f"| {' | '.join(_text(cell.text) for cell in row)} |"
-
-
-def _text(text: str) -> str:
-    """Text that Markdown takes as it is, on one line."""
-    flat = " ".join(str(text).split())
-    for sign in "\\`*_|<>[]":
-        flat = flat.replace(sign, f"\\{sign}")
-    return flat

@@ -6,6 +6,7 @@ The document is plan.json, plain data; only what every plan has is asked for, th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -24,6 +25,16 @@ _NAMES = {
     "quality_floor": "answers that reach the floor",
     "budget": "USD a month",
     "stability": "stability",
+}
+
+
+_MOST_TOLD = 3
+_ASKED = ("traffic", "price", "step times")
+"""What managers ask about, however little it moves."""
+_SPANS = {
+    "tokens": "tokens a step",
+    "decode_seqs": "requests decoding",
+    "decode_context_tokens": "tokens of their context",
 }
 
 
@@ -83,6 +94,36 @@ def searched(document: Document) -> str:
 
 def _ruled_out(reason: str) -> str:
     return "not needed" if reason == "not_needed" else f"ruled out by {reason.replace('_', ' ')}"
+
+
+def by_reach(document: Document) -> list[Mapping[str, Any]]:
+    """What the cheapest plan's cost hangs on, what moves it most first: infinitely, where no fleet is left."""
+    base = (document.get("best") or {}).get("cost_usd_per_month", 0.0)
+
+    def reach(entry: Mapping[str, Any]) -> float:
+        costs = [entry[end]["cost_usd_per_month"] for end in ("low", "high")]
+        return max(math.inf if cost is None else abs(cost - base) for cost in costs)
+
+    return sorted(document.get("sensitivity") or (), key=reach, reverse=True)
+
+
+def sensitivities(document: Document) -> list[str]:
+    """In a line each: the factors that move the bill most, and of traffic, prices and step times at least one."""
+    ordered = by_reach(document)
+    asked = [next((e for e in ordered if str(e["factor"]).startswith(name)), None) for name in _ASKED]
+    chosen = [entry for entry in ordered if entry in ordered[:_MOST_TOLD] or entry in asked]
+    return [f"{entry['factor']} {_end(entry['low'])}, {_end(entry['high'])}" for entry in chosen]
+
+
+def _end(end: Mapping[str, Any]) -> str:
+    cost = end["cost_usd_per_month"]
+    return f"{end['label']}: {'no fleet will do' if cost is None else f'{usd(cost)} a month'}"
+
+
+def measured(span: Mapping[str, Any] | None) -> str:
+    """The load that a calibration was measured under, in words."""
+    told = [(_SPANS[name], span[name][1]) for name in _SPANS if span and span.get(name)]
+    return f"up to {', '.join(f'{most:,} {words}' for words, most in told)}" if told else UNKNOWN
 
 
 def broken(plan: Plan) -> str:

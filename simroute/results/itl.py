@@ -7,6 +7,8 @@ day has 10^8 such gaps, so they are counted in log-spaced bins of 0.1% relative 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +69,20 @@ class ItlHistogram:
         self._sum_s += other._sum_s
         self._min_s = min(self._min_s, other._min_s)
         self._max_s = max(self._max_s, other._max_s)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All that was counted: the bins that hold gaps, how many each, and (sum, least, most) in seconds."""
+        bins = np.flatnonzero(self._counts)
+        ends_s = np.array([self._sum_s, self._min_s, self._max_s])
+        return {"bins": bins, "counts": self._counts[bins], "ends_s": ends_s}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ItlHistogram:
+        """The histogram that gave `arrays`."""
+        made = cls()
+        made._counts[arrays["bins"]] = arrays["counts"]
+        made._sum_s, made._min_s, made._max_s = (float(end_s) for end_s in arrays["ends_s"])
+        return made
 
     def quantile(self, q: float) -> float:
         """The gap below which a share `q` (0..1) lies, interpolated linearly between ranks; NaN when empty."""

@@ -41,6 +41,7 @@ class FleetEvent(NamedTuple):
 class Timeline:
     """Samples of every replica at regular times: `t_s` (m,), the others (m, replicas).
 
+    `busy_s` (m, replicas): the seconds in which a step was executing, up to then (None: not kept).
     Of a fleet that changes also: `ready` (m, replicas), which of them took requests; `held` (m,), requests in the
     gateway's queue; `attempts` (m,), requests sent so far, retries included. None where nothing changes.
     """
@@ -52,6 +53,7 @@ class Timeline:
     ready: NDArray[np.bool_] | None = None
     held: NDArray[np.int32] | None = None
     attempts: NDArray[np.int64] | None = None
+    busy_s: NDArray[np.float64] | None = None
 
 
 @dataclass(slots=True)

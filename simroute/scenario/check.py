@@ -192,7 +192,14 @@ def _pools_fit(parts: Parts) -> Iterator[Problem]:
         if not _hardware_known(pool):
             continue
         unpriced = list(_refusals((*keys, "price"), partial(look_up, pool)))
-        yield from unpriced or map(_at_field, _refusals(keys, partial(variant_of, pool, folder)))
+        refused = unpriced or map(_at_field, _refusals(keys, partial(variant_of, pool, folder)))
+        yield from (problem._replace(unfit=_all_named(pool)) for problem in refused)
+
+
+def _all_named(pool: PoolSpec) -> bool:
+    """Whether the price term and the calibration that a pool with known hardware names exist."""
+    calibrated = pool.calibration in (None, NO_CALIBRATION) or Path(str(pool.calibration)).exists()
+    return calibrated and pool.price.term in catalogue.TERMS
 
 
 def _policies_fit_pools(parts: Parts) -> Iterator[Problem]:

@@ -11,11 +11,11 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from simroute.errors import ScenarioError, unknown
+from simroute.errors import ScenarioError, UnfitError, unknown
 from simroute.scenario import check
 from simroute.scenario.models import NO_CALIBRATION, Scenario
 from simroute.scenario.source import Keys, Problem, Source
@@ -48,6 +48,24 @@ class Loaded:
     warnings: tuple[str, ...]
 
 
+class Kind(NamedTuple):
+    """A kind of YAML file: what it must be, the field that only it has, and the command that reads it."""
+
+    shape: str
+    field: str
+    reader: str
+
+
+SCENARIO = Kind(
+    "a scenario is a mapping with name, traffic and pools",
+    "pools",
+    "this is a scenario: simroute run, check, compare and whatif read it",
+)
+PLAN = Kind(
+    "a plan is a mapping with name, traffic and candidates", "candidates", "this is a plan file: simroute plan reads it"
+)
+
+
 def load(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[str | Path] = ()) -> Scenario:
     """The scenario in `path`, checked.
 
@@ -57,26 +75,37 @@ def load(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[st
     return read(path, overrides=overrides, traces=traces).scenario
 
 
-def read(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[str | Path] = ()) -> Loaded:
-    """As `load`, with the warnings."""
-    return _validate(opened(path, "a scenario is a mapping with name, traffic and pools", overrides, traces))
+def read(
+    path: str | Path, *, overrides: Sequence[str] = (), traces: Sequence[str | Path] = (), option: str = "--set"
+) -> Loaded:
+    """As `load`, with the warnings; errors of overrides name the `option` that they were given by."""
+    return _validate(opened(path, SCENARIO, overrides, traces, option))
 
 
-def opened(path: str | Path, shape: str, overrides: Sequence[str], traces: Sequence[str | Path]) -> Source:
-    """The file with traces and overrides in their places and every path resolved; `shape` is what it must be.
+def opened(
+    path: str | Path,
+    kind: Kind,
+    overrides: Sequence[str],
+    traces: Sequence[str | Path],
+    option: str = "--set",
+) -> Source:
+    """The file with traces and overrides in their places and every path resolved; `kind` is what it must be.
 
-    Raises ScenarioError for a file that is no mapping, UsageError for overrides that cannot be made.
+    Raises ScenarioError for a file that is no mapping or of another kind, UsageError for overrides that cannot be made.
     """
     source = Source.read(Path(path))
     if not isinstance(source.data, dict) or not source.data:
         got = "it is empty" if not source.data else f"got {type(source.data).__name__}"
-        raise ScenarioError([f"{path}:1:1 {shape}: {got}"])
+        raise ScenarioError([f"{path}:1:1 {kind.shape}: {got}"])
+    for other in (SCENARIO, PLAN):
+        if other.field in source.data and kind.field not in source.data:
+            raise ScenarioError([source.locate(Problem((other.field,), other.reader, on_key=True))])
     if traces:
         source.put(("traffic", "traces"), [{} for _ in traces], "--trace")
     for i, trace in enumerate(traces):
         source.put(("traffic", "traces", i, "path"), os.path.abspath(trace), f"--trace {trace}")
     for assignment in overrides:
-        source.override(assignment)
+        source.override(assignment, option)
     resolve_paths(source.data, Path(path).parent)
     return source
 
@@ -84,10 +113,13 @@ def opened(path: str | Path, shape: str, overrides: Sequence[str], traces: Seque
 def changed(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:
     """`scenario` with other values at these paths (as in overrides: `pools[cheap].replicas`), checked anew.
 
-    Relative paths of files start at the working directory. Raises ScenarioError and UsageError as `load` does.
+    Relative paths of files start at the working directory. Raises ScenarioError and UsageError as `load` does:
+    UnfitError where everything named exists, and it does not fit.
     """
+    if not values:
+        return scenario
     written = json.dumps(scenario.model_dump(mode="json"))
-    source = Source(Path(scenario.name), parse(written, text_keys=True))
+    source = Source(None, parse(written, text_keys=True))
     for path, value in values.items():
         source.override(f"{path}={json.dumps(value)}")
     return _validate(source).scenario
@@ -99,7 +131,10 @@ def _validate(source: Source) -> Loaded:
     problems += check.problems(parts)
     problems = [problem._replace(keys=as_written(problem.keys, source.data)) for problem in problems]
     if problems or scenario is None:
-        raise ScenarioError([source.locate(p) for p in sorted(problems, key=source.position)])
+        unfit = scenario is not None and all(problem.unfit for problem in problems)
+        raise (UnfitError if unfit else ScenarioError)(
+            [source.locate(p) for p in sorted(problems, key=source.position)]
+        )
     return Loaded(scenario, tuple(source.locate(p) for p in check.warnings(parts)))
 
 

@@ -20,11 +20,15 @@ _STEP = re.compile(r"(?:^|\.)(?P<key>[^.\[\]=]+)|\[(?P<item>[^\[\]]+)\]")
 
 
 class Problem(NamedTuple):
-    """Something wrong with the value at `keys`; with `on_key`, with the last key itself."""
+    """Something wrong with the value at `keys`; with `on_key`, with the last key itself.
+
+    `unfit` says that all names are known and all values allowed, and hardware or prices refuse it all the same.
+    """
 
     keys: Keys
     message: str
     on_key: bool = False
+    unfit: bool = False
 
 
 def dotted(keys: Keys) -> str:
@@ -33,9 +37,12 @@ def dotted(keys: Keys) -> str:
 
 
 class Source:
-    """The values of a YAML file (`data`: plain dicts and lists) and where each of them was written."""
+    """The values of a YAML file (`data`: plain dicts and lists) and where each of them was written.
 
-    def __init__(self, path: Path, tree: Node) -> None:
+    Without a `path` the values were never written to a file, and places in it are not told.
+    """
+
+    def __init__(self, path: Path | None, tree: Node) -> None:
         self.path = path
         self._tree = tree
         self.data = tree.value
@@ -72,16 +79,16 @@ class Source:
             node = node[key]
         self._origins = {k: v for k, v in self._origins.items() if k[: len(keys)] != keys} | {keys: origin}
 
-    def override(self, assignment: str) -> None:
+    def override(self, assignment: str, option: str = "--set") -> None:
         """Apply one `path=value`; the value is read as YAML. A list item goes by index or by its `name`.
 
-        Raises UsageError for what is not of that form or leads nowhere.
+        `option` is what it was given by. Raises UsageError for what is not of that form or leads nowhere.
         """
         path, equals, text = assignment.partition("=")
         path = path.strip()
-        origin = f"--set {path}"
+        origin = f"{option} {path}"
         if not equals or not path:
-            raise UsageError(f"--set {assignment}: must be path=value, such as pools[0].replicas=4")
+            raise UsageError(f"{option} {assignment}: must be path=value, such as pools[0].replicas=4")
         try:
             value = parse(text, text_keys=True).value
         except YamlError as error:
@@ -116,14 +123,16 @@ class Source:
         keys = problem.keys
         for depth in range(len(keys), 0, -1):
             origin = self._origins.get(keys[:depth])
-            if origin is not None and origin.startswith("--set "):  # (it may name items that `keys` count)
+            option, _, path = (origin or "").partition(" ")
+            if path and option != "--trace":  # an assignment, whose path may name items that `keys` count
                 below = dotted(keys[depth:])
                 return f"{origin}{'.' * (below[:1] not in ('', '['))}{below}: {problem.message}"
             if origin:
                 return f"{origin}{'' if depth == len(keys) else ' ' + dotted(keys)}: {problem.message}"
         line, column = self.position(problem)
-        where = f" {dotted(keys)}:" if keys else ""
-        return f"{self.path}:{line}:{column}{where} {problem.message}"
+        places = [f"{self.path}:{line}:{column}"] if self.path else []
+        places += [f"{dotted(keys)}:"] if keys else []
+        return " ".join([*places, problem.message])
 
     def position(self, problem: Problem) -> Place:
         """(line, column), from 1, of the problem's value, or of the nearest enclosing thing that was written."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simroute.errors import TraceError
 
 Ints = NDArray[np.int64]
+_ROUNDING = 1e-12
 
 
 class Ragged(NamedTuple):
@@ -103,3 +104,20 @@ def split(prefixes: Ragged, block_tokens: int, parts: int, covered: Ints) -> Rag
     fine = (prefixes.ids[:, None] * parts + np.arange(parts, dtype=np.int64)).reshape(-1)
     lengths = np.minimum(prefixes.lengths * parts, -(-covered // part_tokens))
     return Ragged(offsets_of(lengths), fine[run_positions(prefixes.offsets[:-1] * parts, lengths)])
+
+
+def stretched(prefixes: Ragged, factor: float, described: Ints, most: Ints) -> Ragged:
+    """The ids of streams `factor` times as long: what was equal up to some token is equal up to `factor` times that.
+
+    A new block needs an old one that reaches as far: the first of those. Of each row the first `described` ids are
+    used and at most `most` are made (shape (n,) both), so that less may be shared than was, by under a block, and
+    never more.
+    """
+    blocks = np.arange(int(most.max(initial=0)), dtype=np.int64)
+    source = np.ceil((blocks + 1) / factor * (1 - _ROUNDING)).astype(np.int64) - 1
+    place = blocks - np.searchsorted(source, source)  # among the new blocks that have the same source
+    lengths = np.minimum(np.searchsorted(source, described), most)
+    row_blocks = run_positions(np.zeros(len(lengths), dtype=np.int64), lengths)
+    dense, _ = densified(prefixes.ids)
+    old = dense[np.repeat(prefixes.offsets[:-1], lengths) + source[row_blocks]]
+    return Ragged(offsets_of(lengths), old * (place.max(initial=0) + 1) + place[row_blocks])

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from simroute.errors import TraceError, UsageError
 from simroute.workload.columns import Coded, Floats, Ints, Names, encode, number_column, out_of_order, whole_column
-from simroute.workload.prefixes import Ragged, check, empty, from_rows
+from simroute.workload.prefixes import Ragged, check, empty, from_rows, stretched
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,7 +176,8 @@ class Trace:
     def scaled(self, rate: float = 1.0, input: float = 1.0, output: float = 1.0) -> Trace:
         """Arrivals `rate` times as fast, prompts `input` and answers `output` times as long (rounded, at least 1).
 
-        Changing lengths drops the prefix ids, with a note: they describe tokens that no longer exist.
+        Prefixes grow or shrink with what they describe. Where prompts and answers are scaled differently, what
+        later prompts share with answers is dropped, with a note: it is no longer as long in both.
         Raises UsageError unless every factor is a positive number.
         """
         for what, factor in (("rate", rate), ("input", input), ("output", output)):
@@ -188,13 +189,22 @@ class Trace:
             input_tokens=_scaled_tokens(self.input_tokens, input),
             output_tokens=_scaled_tokens(self.output_tokens, output),
         )
-        if (input, output) == (1.0, 1.0) or not self.has_prefixes:
-            return trace
-        none = empty(len(self))
-        note = f"{self.name}: prefix ids dropped, for scaled lengths no longer match them"
-        return replace(
-            trace, prefix_offsets=none.offsets, prefix_ids=none.ids, prefix_block_tokens=0, notes=(*self.notes, note)
+        return (
+            trace
+            if (input, output) == (1.0, 1.0) or not self.has_prefixes
+            else self._with_prefixes_of(trace, input, alike=input == output)
         )
+
+    def _with_prefixes_of(self, scaled: Trace, factor: float, *, alike: bool) -> Trace:
+        """`scaled`, its prompts `factor` times as long as here (and its answers, if `alike`), with the prefixes."""
+        block, lengths = self.prefix_block_tokens, self.prefixes.lengths
+        answered = lengths > -(-self.input_tokens // block)
+        most = scaled.input_tokens + np.where(answered & alike, scaled.output_tokens, 0)
+        described = np.where(answered & (not alike), self.input_tokens // block, lengths)
+        ids = stretched(self.prefixes, factor, described, -(-most // block))
+        dropped = f"{self.name}: prompts share nothing with answers any more, for the two are scaled differently"
+        notes = (*self.notes, *([dropped] if (described < lengths).any() else []))
+        return replace(scaled, prefix_offsets=ids.offsets, prefix_ids=ids.ids, notes=notes)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of every column and the names in use; the trace's own name and notes do not count."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simroute.planner import plan as planning
+from simroute.planner import proof
 from simroute.planner.search import Search
 
 PLAN = """\
@@ -34,7 +34,14 @@ def test_the_answer_comes_first(simroute, plan):
     done = simroute("plan", "plan.yaml", "--jobs", "1", "-o", "out")
     assert done.code == 0, done.err
     assert done.out.startswith("Buy ")
-    for word in ("Frontier", "headroom:", "search:", "cannot run: Llama-3.3-70B-bf16-L4", "written: out/"):
+    for word in (
+        "Frontier",
+        "headroom:",
+        "sensitivity: traffic",
+        "search:",
+        "cannot run: Llama-3.3-70B-bf16-L4",
+        "written: out/",
+    ):
         assert word in done.out
     document = json.loads((plan.parent / "out/plan.json").read_text())
     assert document["feasible"]
@@ -75,10 +82,10 @@ def test_a_mistake_is_located(simroute, plan):
     assert simroute("plan", "nothing.yaml").code == 2
 
 
-@pytest.mark.parametrize("place", ["simroute.planner.search.Search._sweep", "simroute.planner.plan.headroom"])
+@pytest.mark.parametrize("place", ["simroute.planner.search.Search._sweep", "simroute.planner.proof.headroom"])
 def test_ctrl_c_keeps_what_is_finished(simroute, plan, monkeypatch, place):
     module, name = place.rsplit(".", 1)
-    owner = Search if module.endswith("Search") else planning
+    owner = Search if module.endswith("Search") else proof
     action = getattr(owner, name)
 
     def interrupted(*arguments):

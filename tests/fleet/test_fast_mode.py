@@ -51,6 +51,8 @@ def check_same_timeline(fast: FleetRun, exact: FleetRun) -> None:
     np.testing.assert_array_equal(fast.timeline.running, exact.timeline.running)
     np.testing.assert_array_equal(fast.timeline.waiting, exact.timeline.waiting)
     np.testing.assert_allclose(fast.timeline.kv_usage, exact.timeline.kv_usage, atol=1e-6)
+    np.testing.assert_allclose(fast.timeline.busy_s, exact.timeline.busy_s, rtol=SAME, atol=1e-9)
+    assert (np.diff(fast.timeline.busy_s, axis=0) <= np.diff(fast.timeline.t_s)[:, None] * (1 + SAME) + 1e-9).all()
 
 
 def drawn_case(seed: int) -> tuple[Trace, list[Pool]]:

@@ -60,8 +60,13 @@ def pool(**changes: Any) -> dict[str, Any]:
             "file": "l40s/llama-3.1-8b/fp8.yaml",
             "vllm": "0.19.0",
             "error": {"median": 0.031, "p90": 0.084, "bias_sd": 0.06},
-            "range": {"tokens": [1, 8192], "decode_seqs": [1, 256]},
-            "extrapolated": [],
+            "range": {
+                "tokens": [1, 8192],
+                "decode_seqs": [1, 256],
+                "decode_context_tokens": [0, 229_376],
+                "prefill_pairs": [0, 33_558_528],
+            },
+            "extrapolated": False,
         },
     }
     return copy.deepcopy(made | changes)
@@ -180,7 +185,20 @@ def curve() -> list[dict[str, Any]]:
                 "e2e_p99_s": 9.0 + 4 * ttft_s if known else None,
                 "slo_attainment": 0.999 if scale <= 1.4 else 0.93,
                 "gpu_busy": min(0.5 * scale, 0.99),
+                "kv_usage": min(0.1 + 0.3 * scale**2, 1.0),
                 "stability": "STABLE" if known else "OVERLOADED",
+                "by_class": {
+                    "chat": {
+                        "ttft_p99_s": ttft_s if known else None,
+                        "tpot_p99_s": 0.02 + 0.02 * scale if known else None,
+                        "e2e_p99_s": 9.0 + 4 * ttft_s if known else None,
+                    },
+                    "code": {
+                        "ttft_p99_s": 1.5 * ttft_s if known else None,
+                        "tpot_p99_s": 0.02 if known else None,
+                        "e2e_p99_s": 6.0 + 4 * ttft_s if known else None,
+                    },
+                },
             }
         )
     return points
@@ -194,22 +212,28 @@ def timeline() -> dict[str, Any]:
         "t_s": t_s,
         "arrivals_rps": [12 * x for x in day],
         "pools": {
-            "small fp8": {"busy": [0.9 * x for x in day], "replicas": [6] * 48},
-            "large": {"busy": [0.6 * x + 0.1 for x in day], "replicas": [2] * 48},
+            "small fp8": {"busy": [0.9 * x for x in day], "kv_usage": [0.7 * x for x in day], "replicas": [6] * 48},
+            "large": {"busy": [0.6 * x + 0.1 for x in day], "kv_usage": [0.4 * x for x in day], "replicas": [2] * 48},
         },
     }
 
 
+def otherwise(factor: str, low: tuple[str, float | None], high: tuple[str, float | None]) -> dict[str, Any]:
+    """One factor of the sensitivity: a label and a cost at either end."""
+    ends = [
+        {"label": label, "cost_usd_per_month": cost, "fleet": None if cost is None else f"a fleet for ${cost:,.0f}"}
+        for label, cost in (low, high)
+    ]
+    return {"factor": factor, "low": ends[0], "high": ends[1]}
+
+
 SENSITIVITY = [
-    {"factor": "requests", "low": {"label": "-20%", "cost_usd_per_month": 15_100.0},
-     "high": {"label": "+20%", "cost_usd_per_month": 21_400.0}},
-    {"factor": "answer length", "low": {"label": "-20%", "cost_usd_per_month": 15_900.0},
-     "high": {"label": "+20%", "cost_usd_per_month": 22_700.0}},
-    {"factor": "step time", "low": {"label": "-6%", "cost_usd_per_month": 17_757.0},
-     "high": {"label": "+6%", "cost_usd_per_month": 19_116.0}},
-    {"factor": "quality floor of code", "low": {"label": "0.78", "cost_usd_per_month": 12_954.0},
-     "high": {"label": "0.83", "cost_usd_per_month": None}},
-]  # fmt: skip
+    otherwise("traffic", ("-20%", 15_100.0), ("+20%", 21_400.0)),
+    otherwise("answer tokens", ("-20%", 15_900.0), ("+20%", 22_700.0)),
+    otherwise("step times", ("6% faster", 17_757.0), ("6% slower", 19_116.0)),
+    otherwise("latency targets", ("20% looser", 12_954.0), ("20% tighter", None)),
+    otherwise("price of L40S", ("-20%", 16_127.0), ("+20%", 19_388.0)),
+]
 
 
 def document(**changes: Any) -> dict[str, Any]:

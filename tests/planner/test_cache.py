@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from simroute.planner.cache import Cache, key_of, replay_document
@@ -68,6 +70,77 @@ def test_an_entry_that_was_changed_is_not_believed(tmp_path):
     assert cache.get(KEY) is None
 
 
+def arrays_entry(folder: Path) -> Path:
+    return folder / "ab" / f"{KEY}.npz"
+
+
+ARRAYS = {"rows.a": np.arange(5.0), "text": np.array("≈"), "narrow": np.array([1, 2], dtype=np.uint8)}
+
+
+def test_arrays_that_are_kept_come_back_beside_plain_data(tmp_path):
+    cache = Cache(tmp_path)
+    assert cache.get_arrays(KEY) is None
+    assert cache.put_arrays(KEY, ARRAYS)
+    assert cache.put(KEY, {"a": 1})
+    found = Cache(tmp_path).get_arrays(KEY)
+    assert found is not None
+    assert found.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+    assert cache.get(KEY) == {"a": 1}
+    assert not Cache(None).put_arrays(KEY, ARRAYS)
+    assert Cache(None).get_arrays(KEY) is None
+
+
+def damages(whole: bytes) -> dict[str, bytes]:
+    """Ways in which a file of arrays can be wrong."""
+    place = whole.index(np.arange(5.0).tobytes()) + 9
+    return {
+        "empty": b"",
+        "cut": whole[:-30],
+        "another file": b"hello",
+        "one bit": whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :],
+        "zeros": bytes(len(whole)),
+    }
+
+
+@pytest.mark.parametrize("what", ["empty", "cut", "another file", "one bit", "zeros"])
+def test_damaged_arrays_are_computed_anew_and_said(tmp_path, what):
+    said: list[str] = []
+    cache = Cache(tmp_path, said.append)
+    cache.put_arrays(KEY, ARRAYS)
+    path = arrays_entry(tmp_path)
+    path.write_bytes(damages(path.read_bytes())[what])
+    assert cache.get_arrays(KEY) is None
+    (line,) = said
+    assert line.startswith(f"cache entry {path}: unreadable (")
+    assert "\n" not in line
+    assert cache.put_arrays(KEY, ARRAYS)
+    assert cache.get_arrays(KEY) is not None
+
+
+def test_several_writers_and_readers_share_a_folder(tmp_path):
+    """Each entry is at all times absent or whole, whoever else writes it."""
+    said: list[str] = []
+
+    def work(number: int) -> int:
+        cache = Cache(tmp_path, said.append)
+        wrong = 0
+        for turn in range(40):
+            key = f"{turn % 3:02}" * 32
+            cache.put(key, {"turn": turn % 3})
+            cache.put_arrays(key, {"turn": np.full(500, turn % 3)})
+            plain, arrays = cache.get(key), cache.get_arrays(key)
+            wrong += plain != {"turn": turn % 3} or arrays is None or bool((arrays["turn"] != turn % 3).any())
+        return wrong
+
+    with ThreadPoolExecutor(4) as workers:
+        assert sum(workers.map(work, range(4))) == 0
+    assert said == []
+    assert [path for path in tmp_path.rglob("*") if path.name.endswith(".partial")] == []
+
+
 def test_a_full_disk_is_said_once_and_the_run_goes_on(tmp_path, monkeypatch):
     said: list[str] = []
     cache = Cache(tmp_path, said.append)
@@ -76,8 +149,8 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    cache.put(KEY, {"a": 1})
-    cache.put(KEY, {"a": 1})
+    assert not cache.put(KEY, {"a": 1})
+    assert not cache.put_arrays(KEY, ARRAYS)
     assert said == [f"cache {tmp_path}: cannot be written (No space left on device): the run goes on without"]
     assert list((tmp_path / "ab").iterdir()) == []
 

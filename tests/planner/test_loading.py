@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from planner.spaces import planned, tiny
 
+from simroute.cli.main import main
 from simroute.errors import ScenarioError
 from simroute.planner.loading import read_plan
 from simroute.planner.spec import PlanSpec
@@ -104,3 +106,31 @@ def test_plans_that_ship_are_valid(path: Path, tmp_path: Path):
     trace = tmp_path / "trace.csv"
     trace.write_text("arrival_s,input_tokens,output_tokens\n0,4,3\n")
     read_plan(path, traces=[trace])
+
+
+@pytest.mark.parametrize("command", ["run", "check", "compare", "whatif"])
+def test_a_plan_file_says_which_command_reads_it(tmp_path: Path, command: str, capsys, monkeypatch):
+    path = tmp_path / "plan.yaml"
+    path.write_text(json.dumps(tiny(tmp_path)))
+    assert refused([command, str(path)], monkeypatch, capsys).endswith(
+        " candidates: this is a plan file: simroute plan reads it\n"
+    )
+
+
+def test_a_scenario_says_which_commands_read_it(tmp_path: Path, capsys, monkeypatch):
+    path = tmp_path / "scenario.yaml"
+    path.write_text("name: x\npools: []\n")
+    told = refused(["plan", str(path)], monkeypatch, capsys)
+    assert told == (
+        f"simroute: {path}:2:1 pools: this is a scenario: simroute run, check, compare and whatif read it\n"
+    )
+
+
+def refused(arguments: list[str], monkeypatch, capsys) -> str:
+    """What a command that is refused says."""
+    monkeypatch.setattr(sys, "argv", ["simroute", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    out, err = capsys.readouterr()
+    assert (stopped.value.code, out) == (2, "")
+    return str(err)

@@ -26,6 +26,7 @@ from simroute.planner import ray_executor
 from simroute.planner.changes import Change
 from simroute.planner.executor import InProcess
 from simroute.planner.ray_executor import RayExecutor
+from simroute.planner.split import split_run
 from simroute.planner.whatif import whatif
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -55,12 +56,14 @@ failures = {number: str(value) for number, value in executor.map(sometimes, rang
 stopped = [number for number, _ in executor.map(slow, range(99), stop=lambda: True)]
 change, both = Change(input=2.0), (executor, InProcess())
 documents = [whatif(sys.argv[1], [change], rates=(1, 2), executor=each).document() for each in both]
+windows = [split_run(sys.argv[1], windows=3, warmup_s=5.0, executor=each).summary() for each in both]
 ray_executor.__version__ = "99"
 try:
     check = str(RayExecutor(cluster.address))
 except UsageError as error:
     check = str(error)
-print("RESULT", json.dumps([found, failures, stopped, documents[0] == documents[1], check]))
+same = documents[0] == documents[1] and windows[0] == windows[1]
+print("RESULT", json.dumps([found, failures, stopped, same, check]))
 """
 SCENARIO = {
     "name": "tiny",

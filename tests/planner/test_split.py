@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
 import sys
 from dataclasses import replace
 from itertools import pairwise
@@ -15,12 +18,16 @@ import pytest
 import simroute
 from simroute.cli.main import main
 from simroute.errors import SimulationError, UsageError
+from simroute.planner.cache import Cache
 from simroute.planner.executor import InProcess, ProcessPool
-from simroute.planner.split import differences, spans_of, split_run
-from simroute.results.latency import Latencies
+from simroute.planner.joined import differences
+from simroute.planner.piece import ROWS, Piece, Span
+from simroute.planner.split import SplitInterrupted, spans_of, split_run
+from simroute.planner.window import replay_piece
 from simroute.results.run import Status
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
+from simroute.scenario.run import RunResult
 from simroute.workload.trace import Trace
 
 POOL = {"name": "only", "model": "Llama-3.1-8B", "quantization": "fp8", "gpu": "L40S"}
@@ -162,13 +169,16 @@ def test_a_window_that_fails_is_told(tmp_path, monkeypatch):
         raise SimulationError("no")
 
     monkeypatch.setattr("simroute.planner.split.replay_piece", fail)
-    with pytest.raises(SimulationError, match="window from 0 s: no"):
+    with pytest.raises(SimulationError, match="window from 0 s and 2 more failed: no; none of its replays is kept"):
         split_run(built(tmp_path, bursts(3)), windows=2, executor=InProcess())
 
 
 def test_differences_are_relative_and_of_percentiles():
-    ones = np.ones(10)
-    found = differences(Latencies(1.1 * ones, np.nan * ones, ones), Latencies(ones, ones, 0 * ones))
+    def all_at(value: float) -> dict[str, float]:
+        return dict.fromkeys(("p50", "p90", "p95", "p99"), value)
+
+    ours = {"ttft_s": all_at(1.1), "tpot_s": all_at(float("nan")), "e2e_s": all_at(1.0)}
+    found = differences(ours, {"ttft_s": all_at(1.0), "tpot_s": all_at(1.0), "e2e_s": all_at(0.0)})
     assert found["ttft_s.p99"] == pytest.approx(0.1)
     assert found["tpot_s.p50"] is None
     assert found["e2e_s.p50"] is None
@@ -179,6 +189,7 @@ def test_the_command_splits(tmp_path, monkeypatch, capsys):
     built(tmp_path, bursts(2))
     (tmp_path / "trace.csv").write_text("arrival_s,input_tokens,output_tokens\n" + rows)
     monkeypatch.setattr("simroute.planner.executor.cpus", lambda: 1)
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["simroute", "run", str(tmp_path / "tiny.yaml"), *arguments])
@@ -189,11 +200,195 @@ def test_the_command_splits(tmp_path, monkeypatch, capsys):
     code, out, err = run("--split", "3", "--warmup", "20", "--json")
     assert (code, err) == (0, "")
     (summary,) = json.loads(out)["policies"].values()
-    assert set(summary["split"]) == {"windows", "warmup_s", "sample_requests", "differences"}
+    assert set(summary["split"]) == {
+        *("windows", "warmup_s", "lengthened", "disagreeing"),
+        *("sample_requests", "differences"),
+    }
     assert summary["requests"]["completed"] == 120
     assert "split into 3 windows, each behind 20 s of the traffic before it" in run("--split", "3", "--warmup", "20")[1]
     assert run("--split", "3", "-o", str(tmp_path / "out"), "--assert", "requests.completed == 120")[0] == 0
     code, _, err = run("--split", "3", "--replicates", "2")
     assert (code, "give --split or --replicates" in err) == (2, True)
+    for option in ("--warmup", "--ray-address", "--cache"):
+        code, _, err = run(option, "9")
+        assert (code, f"{option}: needs --split N" in err) == (2, True)
+    assert run("--executor", "ray")[0] == 2
+    assert run("--jobs", "1", "--quiet")[0] == 0
     page = (Path(__file__).resolve().parents[2] / "docs/split.md").read_text("utf-8")
     assert all(f"`{key}`" in page for key in summary["split"])
+
+
+def replays_of(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Where the windows begin that are replayed from now on, in this process."""
+    begun: list[float] = []
+
+    def noted(built: Built, spec: Any, span: Span, *, exact: bool) -> Piece:
+        begun.append(span.start_s)
+        return replay_piece(built, spec, span, exact=exact)
+
+    monkeypatch.setattr("simroute.planner.split.replay_piece", noted)
+    return begun
+
+
+def in_windows(whole: Built, cache: Cache | None = None, **options: Any) -> RunResult:
+    return split_run(whole, windows=4, warmup_s=60.0, executor=InProcess(), cache=cache, **options)
+
+
+def test_windows_are_kept_and_used_again(tmp_path, monkeypatch):
+    whole = built(tmp_path, bursts(12), policies=["least_requests", "round_robin"])
+    begun = replays_of(monkeypatch)
+    first = in_windows(whole, Cache(tmp_path / "kept"))
+    assert len(begun) == 2 * 5
+    again = in_windows(whole, Cache(tmp_path / "kept"))
+    assert len(begun) == 2 * 5
+    assert json.dumps(again.summary()) == json.dumps(first.summary()) == json.dumps(in_windows(whole).summary())
+    for ours, theirs in zip(again.results, first.results, strict=True):
+        for name in ROWS:
+            mine, other = getattr(ours.fleet, name), getattr(theirs.fleet, name)
+            np.testing.assert_array_equal(mine, other)
+            assert mine is None or mine.dtype == other.dtype
+    begun.clear()
+    in_windows(whole, Cache(tmp_path / "kept"), exact=True)
+    in_windows(whole, Cache(tmp_path / "kept"), seed=7)
+    assert len(begun) == 4 * 5
+
+
+def test_ctrl_c_keeps_the_windows_that_are_done(tmp_path, monkeypatch):
+    whole = built(tmp_path, bursts(12))
+    begun = replays_of(monkeypatch)
+    told: list[float] = []
+
+    def tell(share: float) -> None:
+        told.append(share)
+        if len(told) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    cache = Cache(tmp_path / "kept")
+    with pytest.raises(SplitInterrupted, match=rf"interrupted: 2 of 5 replays are kept in {tmp_path}/kept: the same"):
+        in_windows(whole, cache, progress=tell)
+    again = in_windows(whole, cache, progress=told.append)
+    assert len(begun) == 5
+    assert json.dumps(again.summary()) == json.dumps(in_windows(whole).summary())
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+def test_a_window_that_fails_costs_none_of_the_others(tmp_path, monkeypatch):
+    whole = built(tmp_path, bursts(12))
+
+    def failing(built: Built, spec: Any, span: Span, *, exact: bool) -> Piece:
+        if span.begin == 15 and span.from_s > 0:
+            raise SimulationError("no")
+        return replay_piece(built, spec, span, exact=exact)
+
+    monkeypatch.setattr("simroute.planner.split.replay_piece", failing)
+    cache = Cache(tmp_path / "kept")
+    with pytest.raises(
+        SimulationError, match=r"^window from 138 s failed: no; 4 of 5 replays are kept in .*: the same"
+    ):
+        in_windows(whole, cache)
+    begun = replays_of(monkeypatch)
+    in_windows(whole, cache)
+    assert begun == [pytest.approx(551 / 4)]
+
+
+def test_a_damaged_window_is_replayed_and_a_full_disk_is_no_end(tmp_path, monkeypatch):
+    whole = built(tmp_path, bursts(12))
+    in_windows(whole, Cache(tmp_path / "kept"))
+    entry = next((tmp_path / "kept").glob("*/*.npz"))
+    entry.write_bytes(entry.read_bytes()[:-100])
+    said: list[str] = []
+    begun = replays_of(monkeypatch)
+    in_windows(whole, Cache(tmp_path / "kept", said.append))
+    assert len(begun) == 1
+    assert f"cache entry {entry}: unreadable" in said[0]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    said.clear()
+    result = in_windows(whole, Cache(tmp_path / "elsewhere", said.append))
+    assert result.summary() == in_windows(whole).summary()
+    (line,) = said
+    assert "No space left on device" in line
+
+
+def test_windows_under_somebody_elses_policy_are_not_kept(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from simroute.policy.routing.baselines import RoundRobin\n\n\nclass Mine(RoundRobin): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    whole = built(tmp_path, bursts(12), policies=["mine:Mine"])
+    in_windows(whole, Cache(tmp_path / "kept"))
+    assert not (tmp_path / "kept").exists()
+
+
+def crowd(requests: int, at_s: float, every_s: float) -> Trace:
+    """A crowd that comes at once in the middle of a day with a request now and then; it takes minutes to be served."""
+    arrival_s = np.sort(np.concatenate([np.arange(0.0, 2000.0, every_s), np.full(requests, at_s)]))
+    return Trace.build(arrival_s=arrival_s, input_tokens=4000, output_tokens=300)
+
+
+def test_a_queue_older_than_the_warm_up_is_noticed_and_brought_along(tmp_path):
+    whole = built(tmp_path, crowd(600, 700.0, 10.0))
+    unsplit = simroute.run(whole, jobs=1).results[0]
+    result = split_run(whole, windows=2, warmup_s=10.0, executor=InProcess()).results[0]
+    found = result.summary["split"]
+    assert (found["lengthened"], found["disagreeing"]) == (1, 0)
+    assert "behind 10 s of the traffic before it (1 of them, which that" in result.summary["notes"][-1]
+    np.testing.assert_allclose(result.fleet.finish_s, unsplit.fleet.finish_s, rtol=1e-9)
+    long = split_run(whole, windows=2, warmup_s=400.0, executor=InProcess()).results[0]
+    assert long.summary["split"]["lengthened"] == 0
+
+
+def test_another_window_is_the_sample_once_the_first_choice_was_replayed_behind_a_whole_one(tmp_path):
+    whole = built(tmp_path, crowd(600, 480.0, 10.0))
+    result = split_run(whole, windows=4, warmup_s=10.0, executor=InProcess()).results[0]
+    found = result.summary["split"]
+    assert (found["lengthened"], found["disagreeing"], found["sample_requests"]) == (1, 0, 50)
+    assert any(change is not None for change in found["differences"].values())
+
+
+def test_a_queue_that_only_grows_is_said_to_be_no_matter_of_windows(tmp_path):
+    whole = built(tmp_path, poisson(12.0, 4000))
+    result = split_run(whole, windows=4, warmup_s=20.0, executor=InProcess()).results[0]
+    found = result.summary["split"]
+    assert (found["lengthened"], found["disagreeing"]) == (3, 2)
+    assert "differences" not in found
+    said = result.summary["notes"][-1]
+    assert said.startswith("not what the unsplit run gives: 2 of 4 windows begin otherwise than the window before them")
+    assert "give fewer windows, or replay it in one piece" in said
+
+
+def test_ctrl_c_at_the_command_line_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    rows = "".join(f"{i},{100 + i},20\n" for i in range(120))
+    built(tmp_path, bursts(2))
+    (tmp_path / "trace.csv").write_text("arrival_s,input_tokens,output_tokens\n" + rows)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*more: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["simroute", "run", "tiny.yaml", "--split", "3", "--warmup", "20", *more])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return (int(stopped.value.code or 0), *capsys.readouterr())
+
+    put = Cache.put_arrays
+
+    def interrupted(self: Cache, key: str, arrays: Any) -> bool:
+        os.kill(os.getpid(), signal.SIGINT)
+        return put(self, key, arrays)
+
+    monkeypatch.setattr(Cache, "put_arrays", interrupted)
+    code, out, err = run("--jobs", "1", "--assert", "requests.completed == 0", "--junit", "j.xml")
+    assert (code, out) == (130, "")
+    assert err == (
+        "warning: interrupted: 1 of 4 replays are kept in .simroute-cache: the same command goes on from there, "
+        "assertions were not checked\n"
+    )
+    assert 'skipped="1"' in (tmp_path / "j.xml").read_text()
+    monkeypatch.setattr(Cache, "put_arrays", put)
+    assert run("--jobs", "1")[0] == 0
+    assert len(list((tmp_path / ".simroute-cache").glob("*/*.npz"))) == 4
+    assert run("--jobs", "1", "--no-resume", "-o", "out")[0] == 0
+    assert not (tmp_path / "out/.simroute-cache").exists()

@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planner.studies import Oracle, bent, tiny_scenario
 
 import simroute
 from simroute.cli.main import main
 from simroute.errors import UsageError
 from simroute.planner.cache import Cache
 from simroute.planner.cells import At
-from simroute.planner.changes import Change, Loss, applied, changes_in, mixed
+from simroute.planner.changes import Change, Loss, changes_in
 from simroute.planner.executor import Failure, InProcess
+from simroute.planner.spot import SpotShare
 from simroute.planner.whatif import whatif
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
-from simroute.workload.trace import Trace
-
-REQUESTS = 40
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes on two pools, one promise: p99 TTFT of chat at most 2 s."""
-    folder = tmp_path_factory.mktemp("scenario")
-    rows = "".join(f"{0.5 * i},{300 + i},{10 + i % 5},{'chat' if i % 4 else 'code'}\n" for i in range(REQUESTS))
-    (folder / "trace.csv").write_text("arrival_s,input_tokens,output_tokens,request_class\n" + rows)
-    pool = {"model": "Llama-3.1-8B", "quantization": "fp8", "gpu": "L40S", "zones": ["a", "b"], "replicas": 2}
-    data = {
-        "name": "tiny",
-        "traffic": {"traces": [{"path": "trace.csv"}]},
-        "classes": {"chat": {"slo": {"ttft_s": 2.0}}},
-        "pools": [{"name": "one", **pool}, {"name": "two", **pool, "gpu": "H100"}],
-        "policies": ["round_robin"],
-    }
-    (folder / "tiny.yaml").write_text(json.dumps(data))
-    return folder / "tiny.yaml"
+    return tiny_scenario(tmp_path_factory.mktemp("scenario"))
 
 
 @pytest.fixture(scope="module")
@@ -59,42 +44,6 @@ def built(path: Path) -> Built:
 def template(path: Path) -> dict[str, Any]:
     """The summary of a real replay, to be bent."""
     return dict(simroute.run(path, jobs=1).results[0].summary)
-
-
-def bent(
-    template: dict[str, Any],
-    ttft_s: float,
-    *,
-    attained: float = 1.0,
-    usd: float = 100.0,
-    stability: str = "STABLE",
-) -> dict[str, Any]:
-    """The template with another p99 TTFT of chat (None where OVERLOADED), attainment and cost."""
-    summary = copy.deepcopy(template)
-    over = stability == "OVERLOADED"
-    summary["stability"] = stability
-    summary["by_class"]["chat"]["ttft_s"]["p99"] = None if over else ttft_s
-    summary["by_class"]["chat"]["slo_attainment"] = attained
-    summary["slo_attainment"] = attained
-    summary["cost_usd_per_month"] = usd
-    return summary
-
-
-class Oracle:
-    """An executor whose cells are given by a function; remembers what was asked. None: nothing comes any more."""
-
-    def __init__(self, cell: Callable[[At], Any]) -> None:
-        self.cell = cell
-        self.asked: list[At] = []
-
-    def map(self, fn: Any, items: Sequence[At], *, progress: Any = None, stop: Any = None) -> Iterator[Any]:
-        """See Executor."""
-        for number, at in enumerate(items):
-            self.asked.append(at)
-            found = self.cell(at)
-            if found is None:
-                return
-            yield number, found
 
 
 def test_it_is_public():
@@ -237,24 +186,58 @@ def test_further_policies_are_changes(built, template):
 
 def test_impossible_changes_are_listed_and_the_others_go_on(built, template):
     changes = [
-        Change(set={"pools[one].gpu": "H101"}),
-        Change(set={"pools[three].gpu": "L4"}),
         Change(set={"pools[one].model": "Llama-3.3-70B"}),
-        Change(lose=(Loss(zone="c"),)),
-        Change(mix={"chatt": 2.0}),
-        Change(policy="nonsense"),
+        Change(set={"pools[one].price": {"provider": "AWS", "term": "spot"}}),
+        Change(set={"router.scrape_interval_s": 1e-9}),
+        Change(spot=SpotShare(share=0.1)),
         Change(input=2.0),
     ]
     found = whatif(built, changes, rates=(1,), executor=Oracle(lambda at: bent(template, 0.1))).document()
     assert [row["name"] for row in found["variations"]] == ["as it is", "prompts x2"]
     reasons = [each["reason"] for each in found["impossible"]]
-    for reason, text in zip(
-        reasons,
-        ["unknown GPU", "unknown item of pools 'three'", "does not fit", "zone", "chat", "unknown"],
-        strict=True,
-    ):
+    wanted = ["does not fit", "no spot price of L40S at AWS", "would never finish", "0.1 of the replicas"]
+    for reason, text in zip(reasons, wanted, strict=True):
         assert text in reason
         assert "\n" not in reason
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (Change(set={"pools[one].gpu": "H101"}), "--set pools[one].gpu: unknown GPU 'H101'"),
+        (Change(set={"pools[three].gpu": "L4"}), "--set pools[three].gpu: unknown item of pools 'three'"),
+        (Change(set={"pools[one].gpuu": "L4"}), "--set pools[one].gpuu: unknown field 'gpuu': did you mean gpu?"),
+        (Change(set={"pools[one].replicas": 0}), "--set pools[one].replicas: must be ≥ 1, got 0"),
+        (Change(set={"pools[one].price.term": "sopt"}), "unknown price term 'sopt'"),
+        (Change(set={"pools[one].calibration": "gone.yaml"}), "gone.yaml"),
+        (Change(lose=(Loss(zone="c"),)), "--lose zone=c: unknown zone 'c': known are a, b"),
+        (Change(lose=(Loss(pool="three"),)), "--lose pool=three: unknown pool 'three'"),
+        (Change(lose=(Loss(pool="one", replicas=3),)), "--lose pool=one:3: pool one has 2 replica(s)"),
+        (Change(lose=(Loss(pool="one", replicas=2), Loss(pool="one"))), "pool one has 2 replica(s)"),
+        (Change(mix={"chatt": 2.0}), "--mix chatt: unknown request class 'chatt': did you mean chat?"),
+        (Change(policy="nonsense"), "unknown policy 'nonsense'"),
+        (Change(spot=SpotShare(share=0.5, pool="three")), "spot: unknown pool 'three'"),
+        (Change(name="mine", lose=(Loss(zone="c"),)), "change mine: --lose zone=c: unknown zone"),
+    ],
+)
+def test_names_that_do_not_exist_are_refused_before_anything_runs(built, change, text):
+    oracle = Oracle(lambda at: None)
+    with pytest.raises(UsageError) as told:
+        whatif(built, [Change(input=2.0), change], executor=oracle)
+    assert text in str(told.value)
+    assert "\n" not in str(told.value)
+    assert oracle.asked == []
+
+
+def test_today_is_replayed_even_where_less_is_too_much(built, template, monkeypatch):
+    monkeypatch.setattr("simroute.planner.whatif.cpus", lambda: 1)
+    oracle = Oracle(lambda at: bent(template, 1.0, stability="OVERLOADED" if at.variation else "STABLE"))
+    found = whatif(built, [Change(input=3.0)], rates=(0.25, 0.5, 1, 2), buy=False, executor=oracle).document()
+    row = found["variations"][1]
+    assert [cell["rate"] for cell in row["cells"] if "headlines" in cell] == [0.25, 1.0]
+    assert [cell["rate"] for cell in row["cells"] if "skipped" in cell] == [0.5, 2.0]
+    assert row["breaks_at"] == 0.25
+    assert "Changes that break today's traffic: prompts x3" in found["answer"]
 
 
 def test_progress_never_goes_back(built, template):
@@ -294,84 +277,6 @@ def test_frame_has_a_row_a_cell(built, template):
     assert list(frame["rate"]) == [1.0, 2.0, 1.0, 2.0]
 
 
-# -- changes ----------------------------------------------------------------------------------------------------------
-
-
-def test_prices_change_costs_and_nothing_else(built):
-    twice = applied(built, Change(price=2.0))
-    assert [p.variant.usd_per_hour for p in twice.pools] == [2 * p.variant.usd_per_hour for p in built.pools]
-    assert [p.engine for p in twice.pools] == [p.engine for p in built.pools]
-
-
-def test_lengths_change_and_the_scenario_is_the_same(built):
-    longer = applied(built, Change(input=2.0, output=0.5))
-    assert (longer.trace.input_tokens == 2 * built.trace.input_tokens).all()
-    assert (longer.trace.output_tokens == np.rint(built.trace.output_tokens / 2)).all()
-    assert longer.scenario == built.scenario
-
-
-def test_losses_become_outages_from_the_first_second(built):
-    lost = applied(built, Change(lose=(Loss(zone="a"), Loss(pool="two"), Loss(pool="one", replicas=2))))
-    seen = [(each.at_s, each.zone, each.pool, each.replicas) for each in lost.scenario.failures.outages]
-    assert seen == [(0.0, "a", None, None), (0.0, None, "two", 1), (0.0, None, "one", 2)]
-
-
-def test_other_traffic_is_read_anew(built):
-    assert len(applied(built, Change(set={"traffic.traces[0].head": 7})).trace) == 7
-
-
-@settings(deadline=None)
-@given(chat=st.floats(0, 5), code=st.floats(0, 5), seed=st.integers(0, 3))
-def test_mixed_traffic_keeps_its_rate_and_invents_nothing(chat, code, seed):
-    names = ["chat", "code"] * 500
-    trace = Trace.build(
-        arrival_s=np.arange(1000.0), input_tokens=np.arange(1, 1001), output_tokens=1, request_class=names
-    )
-    try:
-        found = mixed(trace, {"chat": chat, "code": code}, seed)
-    except UsageError:
-        assert max(chat, code) == 0
-        return
-    assert set(found.input_tokens) <= set(trace.input_tokens)
-    assert len(set(found.input_tokens)) == len(found)
-    share = (found.class_code == found.class_names.index("chat")).mean()
-    assert abs(share - chat / (chat + code)) < 0.06
-    assert len(found) / 1000 == pytest.approx(len(found) / len(trace))
-    assert found.arrival_s[-1] <= 999 * len(found) / 1000 + 1e-9
-
-
-def test_a_change_is_named_after_what_it_says():
-    change = Change(
-        set={"pools[one].gpu": "L4", "router.scrape_interval_s": 5}, input=2, mix={"chat": 0.5}, policy="random"
-    )
-    assert change.shown == "pools[one].gpu=L4, router.scrape_interval_s=5, prompts x2, chat x0.5, policy random"
-    assert Change(lose=(Loss(zone="a"), Loss(pool="one"))).shown == "zone a lost, 1 of one lost"
-    assert Change(name="mine", input=2).shown == "mine"
-
-
-def test_changes_in_yaml():
-    found = changes_in("- {name: a, input: 2}\n- lose: {zone: z}\n- set: {'pools[0].gpu': H100}", "x.yaml")
-    assert [each.shown for each in found] == ["a", "zone z lost", "pools[0].gpu=H100"]
-    assert changes_in("{price: 2}", "--change")[0].price == 2.0
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("- {inputs: 2}", "x: 0.inputs"),
-        ("- {input: -1}", "x: 0.input: input should be greater than 0"),
-        ("- {lose: {zone: a, pool: b}}", "give a zone, or a pool"),
-        ("[", "x: not YAML"),
-        ("3", "x: 0"),
-    ],
-)
-def test_wrong_changes_are_told_with_their_place(text, said):
-    with pytest.raises(UsageError) as told:
-        changes_in(text, "x")
-    assert said in str(told.value)
-    assert "\n" not in str(told.value)
-
-
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -398,6 +303,9 @@ def test_the_command_writes_what_it_prints_and_goes_on_from_there(command, tmp_p
     assert " 0 reused" in out
     document = json.loads((tmp_path / "out/whatif.json").read_text())
     assert len(document["variations"]) == 4
+    opening = {"html": "<!doctype html>", "md": "# tiny: what if", "csv": "variation,policy,rate"}
+    for kind, opens in opening.items():
+        assert (tmp_path / f"out/whatif.{kind}").read_text().lstrip().startswith(opens)
     code, out, _ = command(*arguments, "--json")
     assert json.loads(out) == document
     assert " 0 simulated" in command(*arguments)[1]
@@ -417,9 +325,10 @@ def test_assertions_are_on_rows(command, tmp_path):
 
 
 def test_an_assertion_on_an_impossible_change_fails(command):
-    code, _, err = command("--rate", "1", "--no-buy", "--quiet", "--lose", "zone=c", "--assert", "holds_to >= 1")
+    arguments = ("--rate", "1", "--no-buy", "--quiet", "--set", "pools[one].model=Llama-3.3-70B")
+    code, _, err = command(*arguments, "--assert", "holds_to >= 1")
     assert code == 99
-    assert "zone c lost has holds_to = no value" in err
+    assert "pools[one].model=Llama-3.3-70B has holds_to = no value" in err
 
 
 @pytest.mark.parametrize(
@@ -434,7 +343,16 @@ def test_an_assertion_on_an_impossible_change_fails(command):
         (("--change", "none.yaml"), "none.yaml: cannot be read"),
         (("--change", "{inputs: 1}"), "a change has name, set, input"),
         (("--policy", "nonsense"), "unknown policy 'nonsense'"),
-        (("--base", "pools[one].gpu=H101"), "unknown GPU 'H101'"),
+        (("--base", "pools[one].gpu=H101"), "--base pools[one].gpu: unknown GPU 'H101'"),
+        (("--base", "foo"), "--base foo: must be path=value"),
+        (("--lose", "pool=nope"), "--lose pool=nope: unknown pool 'nope'"),
+        (("--lose", "zone=nope"), "--lose zone=nope: unknown zone 'nope'"),
+        (("--lose", "pool=one:99"), "--lose pool=one:99: pool one has 2 replica(s)"),
+        (("--set", "pools[nope].gpu=L4"), "--set pools[nope].gpu: unknown item of pools 'nope'"),
+        (("--set", "pools[one].gpuu=L4"), "--set pools[one].gpuu: unknown field 'gpuu'"),
+        (("--mix", "nope=2"), "--mix nope: unknown request class 'nope'"),
+        (("--policy", "round_robin", "--policy", "nope"), "unknown policy 'nope'"),
+        (("--spot", "1.5"), "--spot 1.5: every number must be a share"),
     ],
 )
 def test_bad_options_are_told_in_one_line(command, arguments, said):
@@ -447,7 +365,7 @@ def test_bad_options_are_told_in_one_line(command, arguments, said):
 def test_values_with_brackets_are_one_value():
     from simroute.cli.change_options import changes_of
 
-    found = changes_of(["pools[a].zones=[x, y],[z]", "name='a,b',c"], None, None, None, None, None, None)
+    found = changes_of(["pools[a].zones=[x, y],[z]", "name='a,b',c"], None, None, None, None, None, None, None)
     assert [each.set for each in found] == [
         {"pools[a].zones": ["x", "y"]},
         {"pools[a].zones": ["z"]},
@@ -480,11 +398,31 @@ def test_the_changes_of_the_page_are_read():
 
 def test_every_key_is_explained(built, template):
     oracle = Oracle(lambda at: bent(template, 2.0 * at.rate))
-    document = whatif(built, [Change(lose=(Loss(zone="c"),))], rates=(1, 2), executor=oracle).document()
+    misfit = Change(set={"pools[one].model": "Llama-3.3-70B"})
+    document = whatif(built, [misfit], rates=(1, 2), executor=oracle).document()
     row, buy = document["variations"][0], document["buy"]
     cell, offer = row["cells"][0], buy["steps"][0]["offers"][0]
     parts = [document, row, buy, cell, cell["headlines"], row["breaks"][0], row["breaks_first"][0]]
     parts += [buy["steps"][0], offer, document["impossible"][0]]
     named = set(re.findall(r"`(\w+)`", PAGE))
     assert {key for part in parts for key in part} - {"skipped", "failed"} <= named
-    assert set(Change.model_fields) <= named
+    assert {*Change.model_fields, *SpotShare.model_fields} <= named
+
+
+def test_every_change_of_the_table_can_be_made(template, monkeypatch, capsys):
+    table = PAGE[PAGE.index("| what changes |") : PAGE.index("Each value of")]
+    asked = [option for line in table.splitlines() for option in re.findall(r"`(--[^`]*)`", line)]
+    assert len(asked) > 15
+    command = ["simroute", "whatif", "scenarios/mixed_traffic.yaml", *shlex.split(" ".join(asked))]
+    command += ["--base", "traffic.traces[0].head=30", "--base", "pools[large-fp8].zones=[zone-a, zone-b]"]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [*command, "--no-buy", "--no-resume", "--json"])
+    oracle = Oracle(lambda at: bent(template, 0.1))
+    monkeypatch.setattr("simroute.planner.executor.executor_named", lambda *of, **options: oracle)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    out, err = capsys.readouterr()
+    assert stopped.value.code in (None, 0), err
+    document = json.loads(out)
+    assert [each["name"] for each in document["impossible"]] == ["50% of all replicas on spot"]
+    assert len(document["variations"]) > 20

@@ -23,7 +23,7 @@ from simroute.report.plan_text import csv_text, markdown
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ALL = ["frontier_ttft", "frontier_tpot", "frontier_e2e", "curve_ttft", "curve_tpot", "curve_e2e", "curve_shares"]
-ALL += ["busy", "arrivals", "tornado"]
+ALL += ["kv_usage", "busy", "arrivals", "tornado"]
 
 
 def own(page):
@@ -84,7 +84,7 @@ def test_every_chart_has_its_figure_and_only_what_there_is_is_drawn(page):
     assert set(figures(page)) == set(ALL)
     bare = render(document(curve=None, timeline=None, sensitivity=None))
     assert re.findall(r'data-figure="(\w+)"', bare) == ALL[:3]
-    for heading in ("If traffic grows", "Over the day", "What the answer hangs on"):
+    for heading in ("If traffic grows", "How busy it is", "What the answer hangs on"):
         assert heading not in own(bare)
 
 
@@ -124,7 +124,7 @@ def test_an_infeasible_plan_says_what_would_have_to_give():
 def test_a_search_that_found_nothing_at_all_still_gives_a_page():
     made = infeasible() | {"nearest": None, "evaluated": [], "relax": [], "notes": ["interrupted: nothing"]}
     text = own(render(made))
-    assert "interrupted: fleets that were not simulated may be cheaper" in text
+    assert '<li class="bad">interrupted: nothing</li>' in text
     assert markdown(made).startswith("# chat and code\n\n**No fleet here")
     assert csv_text(made).count("\n") == 1
 
@@ -203,10 +203,11 @@ def test_accuracy_tells_measured_from_guessed_and_extrapolated_from_known():
         "l40s/llama-3.1-8b/fp8.yaml",
         "3.1%",
         "8.4%",
+        "up to 8,192 tokens a step, 256 requests decoding, 229,376 tokens of their context",
         "0.19.0",
         "within what was measured",
     ]
-    assert rows[1][1:] == ["≈ estimated", "none", "-", "-", "-", "-"]
+    assert rows[1][1:] == ["≈ estimated", "none", "-", "-", "-", "-", "-"]
     assert rows[2][1:3] == ["measured", "h100/x.yaml"]
     assert rows[2][-1] == "extrapolated: tokens=20000"
     tones = [badge.tone for badge in cells.badges(document(best=made))]
@@ -248,24 +249,49 @@ def test_quality_that_tells_nothing_apart_has_no_scale():
 
 def test_the_curve_marks_the_knee_and_where_the_fleet_is_overloaded(page):
     drawn = figures(page)["curve_ttft"]
-    (line,) = drawn["data"]
-    assert line["y"][-1] is None
+    assert drawn["data"][0]["y"][-1] is None
     labels = {shape["label"]["text"]: shape["x0"] for shape in drawn["layout"]["shapes"] if "label" in shape}
     assert labels == {"planned": 1.0, "holds": 1.4}
     (shaded,) = [shape for shape in drawn["layout"]["shapes"] if shape["type"] == "rect"]
     assert shaded["x0"] == pytest.approx(1.7)
 
 
+def test_where_limits_differ_by_class_each_class_has_its_line_and_its_limit(page):
+    drawn = figures(page)["curve_ttft"]
+    assert [trace["name"] for trace in drawn["data"]] == ["chat", "code"]
+    limits_s = {s["line"]["color"]: s["y0"] for s in drawn["layout"]["shapes"] if s["type"] == "line" and s["y0"] > 0}
+    assert [limits_s[trace["line"]["color"]] for trace in drawn["data"]] == [1.0, 2.0]
+    same = {name: each | {"p99": {"ttft_s": 1.5}} for name, each in document()["slo"].items()}
+    (chart,) = [chart for chart in charts(document(slo=same)) if chart.key == "curve_ttft"]
+    assert [trace["name"] for trace in chart.figure["data"]] == ["p99 TTFT"]
+
+
+def test_what_the_bill_hangs_on_is_told_in_lines_and_in_a_table():
+    assert words.sensitivities(document()) == [
+        "latency targets 20% looser: $12,954 a month, 20% tighter: no fleet will do",
+        "answer tokens -20%: $15,900 a month, +20%: $22,700 a month",
+        "traffic -20%: $15,100 a month, +20%: $21,400 a month",
+        "price of L40S -20%: $16,127 a month, +20%: $19,388 a month",
+        "step times 6% faster: $17,757 a month, 6% slower: $19,116 a month",
+    ]
+    assert words.sensitivities(infeasible()) == []
+    rows = texts(cells.hangs_on(document()))
+    assert rows[1] == ["latency targets 20% tighter", "-", "", "no fleet looked at will do"]
+    assert rows[3] == ["answer tokens +20%", "$22,700", "+4,942", "a fleet for $22,700"]
+    assert "| answer tokens +20% | $22,700 | +4,942 | a fleet for $22,700 |" in markdown(document())
+
+
 def test_the_tornado_has_the_widest_bar_on_top_and_says_where_no_fleet_is_left(page):
     low, high = figures(page)["tornado"]["data"]
     assert [name.split("<br>")[0] for name in low["y"]] == [
-        "step time",
-        "requests",
-        "quality floor of code",
-        "answer length",
+        "step times",
+        "price of L40S",
+        "traffic",
+        "answer tokens",
+        "latency targets",
     ]
-    assert low["y"][2].endswith("0.78 … 0.83: no fleet")
-    assert high["x"][2] is None
+    assert low["y"][4].endswith("20% looser … 20% tighter: no fleet")
+    assert high["x"][4] is None
     assert low["base"][0] + low["x"][3] == pytest.approx(15_900)
 
 

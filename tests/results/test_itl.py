@@ -59,6 +59,16 @@ def test_merging_equals_counting_everything_in_one(left, right):
         assert [merged.quantile(q) for q in (0.1, 0.5, 0.99)] == [whole.quantile(q) for q in (0.1, 0.5, 0.99)]
 
 
+@given(st.lists(ROW, max_size=8))
+def test_a_histogram_comes_back_from_its_arrays(rows):
+    counted = filled(rows)
+    arrays = counted.arrays()
+    again = ItlHistogram.of_arrays(arrays)
+    np.testing.assert_equal(again.arrays(), arrays)
+    assert (again.count, again.quantile(0.7)) == (counted.count, pytest.approx(counted.quantile(0.7), nan_ok=True))
+    assert len(arrays["bins"]) <= max(counted.count, 1)
+
+
 def test_an_empty_histogram_has_no_quantile_and_no_mean():
     histogram = ItlHistogram()
     assert histogram.count == 0

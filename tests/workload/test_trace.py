@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simroute.errors import TraceError, UsageError
 from simroute.workload.trace import Trace
@@ -129,16 +133,74 @@ def test_tagged_replaces_only_what_is_given():
     assert trace.priority.tolist() == [3, 3, 3]
 
 
-def test_scaling_the_rate_keeps_prefixes_and_scaling_lengths_drops_them():
+def test_scaling_rate_and_lengths():
     faster = make().scaled(rate=2)
     assert faster.arrival_s.tolist() == [0.0, 0.5, 2.0]
     assert faster.has_prefixes
     longer = make().scaled(input=1.5, output=0.01)
     assert longer.input_tokens.tolist() == [150, 300, 450]
     assert longer.output_tokens.tolist() == [1, 1, 1]
-    assert not longer.has_prefixes
-    assert longer.prefix_block_tokens == 0
-    assert "prefix ids dropped" in longer.notes[0]
+
+
+def conversations(seed: int, block: int = 16) -> Trace:
+    """Turns that go on from earlier ones, each prompt the whole talk so far: sharing that is known token by token."""
+    rng = np.random.default_rng(seed)
+    rows, lengths, known = [], [], [()]
+    for _ in range(12):
+        start = known[rng.integers(len(known))]
+        prompt = (*start, *rng.integers(1 << 40, size=rng.integers(1, 90)).tolist())
+        stream = (*prompt, *rng.integers(1 << 40, size=rng.integers(1, 60)).tolist())
+        known.append(stream)
+        rows.append(stream)
+        lengths.append((len(prompt), len(stream) - len(prompt)))
+    ids = [[hash(row[: end + block]) for end in range(0, len(row), block)] for row in rows]
+    inputs, outputs = zip(*lengths, strict=True)
+    return Trace.build(
+        arrival_s=np.arange(12.0), input_tokens=inputs, output_tokens=outputs, prefixes=ids, prefix_block_tokens=block
+    )
+
+
+def shared(trace: Trace, i: int, j: int) -> int:
+    """Tokens in whole blocks that two requests have in common."""
+    mine, theirs = (trace.prefix_ids[trace.prefix_offsets[k] : trace.prefix_offsets[k + 1]] for k in (i, j))
+    most = min(len(mine), len(theirs))
+    differ = np.flatnonzero(mine[:most] != theirs[:most])
+    return int(differ[0] if len(differ) else most) * trace.prefix_block_tokens
+
+
+@given(st.integers(0, 50), st.floats(0.3, 4), st.booleans())
+def test_what_was_shared_is_shared_when_all_of_it_is_longer(seed, factor, alike):
+    trace = conversations(seed)
+    scaled = trace.scaled(input=factor, output=factor if alike else 1.0)
+    block = trace.prefix_block_tokens
+    whole = trace.input_tokens // block * block
+    for i, j in itertools.combinations(range(len(trace)), 2):
+        before, after = shared(trace, i, j), shared(scaled, i, j)
+        assert after <= before * factor + 1e-6
+        kept = before if alike or factor == 1.0 else min(before, whole[i], whole[j])  # of answers, nothing
+        assert after > kept * factor - block - 1e-6
+    rows = np.split(scaled.prefix_ids, scaled.prefix_offsets[1:-1])
+    assert all(len(set(row.tolist())) == len(row) for row in rows)
+
+
+def test_other_lengths_of_answers_leave_what_prompts_share():
+    prompts = [[1, 2], [1, 2, 3, 4], [1, 2, 3, 5]]
+    trace = Trace.build(
+        arrival_s=[0, 1, 2], input_tokens=[32, 50, 64], output_tokens=[20, 20, 20], prefixes=prompts,
+        prefix_block_tokens=16,
+    )  # fmt: skip
+    longer = trace.scaled(output=2)
+    assert [shared(longer, 0, 1), shared(longer, 1, 2)] == [32, 48]
+    assert longer.notes == ()
+    answered = Trace.build(
+        arrival_s=[0, 1], input_tokens=[40, 80], output_tokens=[40, 9], prefixes=[[1, 2, 3, 4], [1, 2, 3, 4, 5]],
+        prefix_block_tokens=16,
+    )  # fmt: skip
+    assert shared(answered, 0, 1) == 64
+    assert shared(answered.scaled(output=2), 0, 1) == 32
+    assert "share nothing with answers" in answered.scaled(output=2).notes[0]
+    assert shared(answered.scaled(input=2, output=2), 0, 1) == 128
+    assert shared(answered.scaled(input=0.5), 0, 1) == 16
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
