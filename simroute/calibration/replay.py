@@ -128,7 +128,7 @@ def measured(run: Run, phase: Phase) -> Measured:
         replica=np.zeros(n, dtype=np.int32),
         preemptions=np.zeros(n, dtype=np.int32),
         cached_tokens=np.zeros(n, dtype=np.int64),
-        reason_code=np.full(n, -1, dtype=np.int8),
+        reason_code=np.full(n, -1, dtype=np.int32),
         reasons=(),
         itl=itl,
         timeline=_timeline(part.iterations, start_s, run.meta.num_gpu_blocks),

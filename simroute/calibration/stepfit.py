@@ -110,7 +110,10 @@ def fit_steps(steps: Steps, paddings: Iterable[tuple[int, ...]] = ()) -> StepFit
 
 @dataclass(frozen=True, slots=True)
 class _Settled:
-    """A solution in which shape, shifts and stalls agree: `used` has the sweeps shifted to load, stalls weigh 0."""
+    """A solution in which shape, shifts and stalls agree: `used` has the sweeps shifted to load.
+
+    In `weights`, with which it was `solved`, the stalls of the round before weigh 0; `stalls` are those found by it.
+    """
 
     used: Steps
     weights: Floats

@@ -207,7 +207,7 @@ def _value(text: str, value: str, dimension: str, op: str) -> float | str:
 
 def _shown(observed: Any, dimension: str) -> str:
     if observed is None:
-        return "no value (too few requests finished, or the run is OVERLOADED)"
+        return "no value (too few requests finished, the run is OVERLOADED, or no answer has it)"
     if dimension == "share":
         return f"{observed:.2%}"
     if dimension == "usd":

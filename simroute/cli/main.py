@@ -25,6 +25,8 @@ from simroute.errors import SimrouteError
 EXIT_INTERNAL = 1
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says of a disk that takes no more."""
+EXIT_UNREAD = 141
+"""Whoever read the output (head, less) has left: what a shell says of a tool that ends by SIGPIPE."""
 
 
 class _Commands(typer.core.TyperGroup):
@@ -34,10 +36,6 @@ class _Commands(typer.core.TyperGroup):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever read the pipe (head, less) has left: no error, but Python would complain on flushing at exit.
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-            raise typer.Exit from None
         except KeyboardInterrupt:
             # Left to click, it would exit with 1.
             _say("interrupted")
@@ -81,7 +79,7 @@ def simroute(
     """Replay real traffic through a step-exact vLLM fleet: latency, cost and quality for each routing policy.
 
     Exit codes: 0 ok, 1 internal error, 2 usage or configuration, 3 no plan meets the
-    targets, 99 an assertion failed, 130 interrupted.
+    targets, 99 an assertion failed, 130 interrupted, 141 the reader of its output left.
     """
 
 
@@ -98,6 +96,8 @@ def main() -> NoReturn:
 
 def _exit_code(error: BaseException) -> int | str | None:
     """The exit code of a command that ended in `error`, which is told; a Ctrl-C counts whatever it was turned into."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        return EXIT_UNREAD  # (click and rich say 1, which is an internal error)
     if isinstance(error, SystemExit) and (error.code == EXIT_INTERRUPTED or not interrupt.heard()):
         return error.code
     if isinstance(error, KeyboardInterrupt) or interrupt.heard():

@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 from operator import attrgetter
 
 import simpy
-from simpy.events import EventPriority
+from simpy.events import NORMAL, EventPriority
 
 AFTER_ARRIVALS = EventPriority(2)
 """SimPy priority of schedule points: whatever else happens at the same instant happens before them."""
@@ -27,6 +27,10 @@ class Clock(simpy.Environment):
     def schedule_at(self, event: simpy.Event, priority: EventPriority, at_s: float) -> None:
         """Queue `event` for `at_s`, which is not before now except by rounding."""
         heappush(self._queue, (at_s, priority, next(self._eid), event))
+
+    def call_at(self, at_s: float, act: Callable[[], None]) -> None:
+        """Call `act()` at `at_s`, which is not before now except by rounding."""
+        heappush(self._queue, (at_s, NORMAL, next(self._eid), StandingEvent(self, lambda _now: act())))
 
     def step(self) -> None:
         """Process the next event. Raises what a process raised, and EmptySchedule when there is no event."""

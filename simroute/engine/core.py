@@ -87,6 +87,7 @@ class EngineCore:
         self._planned_s = NEVER  # when a stretch was last planned that begins at once
         self._wake = StandingEvent(env, self._on_wake)
         self._wake_s = NEVER
+        self._passed_s = NEVER  # the last schedule point, where tokens came last (within a stretch: once it is settled)
         self._idle = True
         self._take_step_time(step_time)
 
@@ -117,6 +118,8 @@ class EngineCore:
         stretch = self._stretch
         if stretch is not None:
             point, at_s = self._next_point(stretch)
+            if point:
+                self._passed_s = stretch.point_s(point - 1)
             if point < self._points:
                 self._points = point
                 self._wake_at(at_s)
@@ -143,6 +146,7 @@ class EngineCore:
         """Carry out what was planned, process outputs that are due, schedule, and set the next schedule point."""
         if now != self._wake_s:
             return
+        self._passed_s = now
         scheduler, stretch = self.scheduler, self._stretch
         if stretch is not None:
             self._take_stretch(stretch)

@@ -129,20 +129,24 @@ class Replica(EngineCore):
     def halt(self) -> list[EngineRequest]:
         """The engine dies now, for good. Returns the unfinished requests, RUNNING before WAITING, each in its order.
 
-        Each has its `generated_tokens`; requests whose clients have gone are not among them. Steps that were scheduled
+        Each has its `generated_tokens` and, where there are any, in `last_token_s` when the last of them came (from
+        within an observer: now); requests whose clients have gone are not among them. Steps that were scheduled
         stay counted with their tokens, the seconds they were not carried out do not (from within an observer, a step
         that is on its way may not be counted either). Nothing may be submitted any more.
         """
+        now = self.env.now
         self.settle()
         self._make_changes()
         scheduler = self.scheduler
         unfinished = [*scheduler.running, *scheduler.waiting]
         for request in unfinished:
             request.generated_tokens = self.generated_tokens(request)
+            if not 0 <= request.last_token_s < now:  # it was in the last step that has ended
+                request.last_token_s = self._passed_s
         for request in unfinished:
             scheduler.abort(request)
         self._completions.clear()
-        self._end_s = min(self._end_s, self.env.now)
+        self._end_s = min(self._end_s, now)
         self._idle = True
         self._wake_s = NEVER
         self._wake.ring = self._stay_dead

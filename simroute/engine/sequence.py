@@ -20,7 +20,7 @@ class EngineRequest(Request):
     brings it up to (prompt, or prompt plus outputs plus the placeholder of async scheduling).
     `decoding`: it has sampled since it was last admitted, so each step computes one token.
     `paused`: it decodes, but missed the last step. `last_token_s`: when its last token came, kept from a preemption
-    or pause until it samples again (-1 otherwise).
+    or pause until it samples again (-1 otherwise), and from the death of its engine.
     `stop_tokens`: prompt plus answer, clipped by max_model_len. `num_blocks` are held, the first
     `num_cached_blocks` of them full and hittable; `content_blocks` is how many leading blocks have a content id
     (`blocks_per_id` of them an id): the rest is unique to the request.

@@ -21,6 +21,11 @@ class Stretch:
     half_s: float
     lag: int
 
+    def point_s(self, point: int) -> float:
+        """When schedule point number `point` is."""
+        steps = point - self.lag
+        return self.start_s if not point else self.base_s + steps * (self.linear_s + self.half_s * steps)
+
     def next_point(self, now_s: float) -> tuple[int, float]:
         """The first schedule point at or after `now_s`, with its time; as many steps were scheduled before `now_s`."""
         if now_s <= self.start_s:

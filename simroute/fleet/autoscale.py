@@ -6,40 +6,37 @@ May import fleet's other files and policy.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING
 
 import simpy
 
 from simroute.fleet.gateway import Gateway
 from simroute.fleet.lifecycle import Lifecycle
 from simroute.fleet.options import Scaling
+from simroute.fleet.site import Site
 from simroute.fleet.slot import Slot, State
 from simroute.fleet.watch import PoolWatch
 from simroute.policy.autoscaling import PoolLoad
-
-if TYPE_CHECKING:
-    from simroute.fleet.cluster import Cluster
 
 LATENCY_WINDOW_S = 60.0
 """Over so long the times to first token count that an autoscaler is told of."""
 
 
-def keep_scaling(cluster: Cluster, gateway: Gateway, pool: str, scaling: Scaling) -> None:
+def keep_scaling(site: Site, gateway: Gateway, pool: str, scaling: Scaling) -> None:
     """Scale `pool` while the run lasts."""
     watch = gateway.watches[pool] = PoolWatch(LATENCY_WINDOW_S)
-    slots = [slot for slot in cluster.slots if slot.pool.name == pool]
-    cluster.env.process(_scale(cluster, gateway, slots, watch, scaling))
+    slots = [slot for slot in site.slots if slot.pool.name == pool]
+    site.env.process(_scale(site, gateway, slots, watch, scaling))
 
 
 def _scale(
-    cluster: Cluster, gateway: Gateway, slots: list[Slot], watch: PoolWatch, scaling: Scaling
+    site: Site, gateway: Gateway, slots: list[Slot], watch: PoolWatch, scaling: Scaling
 ) -> Generator[simpy.Event, None, None]:
-    env, interval_s = cluster.env, scaling.interval_s
+    env, interval_s = site.env, scaling.interval_s
     while True:
         yield env.timeout(interval_s)
         load = _load(env.now, gateway, slots, watch, interval_s)
         want = min(max(scaling.autoscaler.desired(load), 0), len(slots))
-        _reach(cluster.life, slots, want, scaling.drain_s)
+        _reach(site.life, slots, want, scaling.drain_s)
 
 
 def _load(now: float, gateway: Gateway, slots: list[Slot], watch: PoolWatch, interval_s: float) -> PoolLoad:

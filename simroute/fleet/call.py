@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from simroute.engine.sequence import EngineRequest
 
 NOWHERE = -1
@@ -13,18 +15,25 @@ class Call:
     `request` is the attempt that is under way, at replica `number` (NOWHERE: at none), `begun` once its first token is
     scheduled; `coming` while the router takes its time over it, `held` while it is in the gateway's queue. `tries`
     counts how often the client has asked again, `resends` how often the router has sent it anew since. `done_tokens`
-    of the answer came from replicas that are gone. `attempts` counts those made so far. `over`: it has ended.
+    of the answer came from replicas that are gone, the last of them at `paused_s`; `first_s` is when the attempt's own
+    first token comes. `lost` says why the last replica that had it is gone, if one is since the client asked.
+    `attempts` counts those made so far. The client hangs up at `leaves_s`, for good at `bored_s`. `over`: it has ended.
     """
 
     __slots__ = (
         "attempts",
         "begun",
+        "bored_s",
         "coming",
         "done_tokens",
+        "first_s",
         "held",
+        "leaves_s",
+        "lost",
         "number",
         "original",
         "over",
+        "paused_s",
         "request",
         "resends",
         "tries",
@@ -41,6 +50,11 @@ class Call:
         self.tries = 0
         self.resends = 0
         self.done_tokens = 0
+        self.paused_s = 0.0
+        self.first_s = inf
+        self.lost = ""
+        self.bored_s = inf
+        self.leaves_s = inf
         self.over = False
 
     def attempt(self, now: float) -> EngineRequest:
@@ -48,6 +62,7 @@ class Call:
         asked, done = self.original, self.done_tokens
         self.attempts += 1
         self.begun = False
+        self.first_s = inf
         self.request = EngineRequest(
             asked.index,
             now,

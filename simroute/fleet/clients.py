@@ -105,9 +105,6 @@ class _Thinking(ABC):
             return 0.0
         return -mean_s * log1p(-float(rng.stream(self._seed, "think", ended.index).random()))
 
-    def _at(self, at_s: float, act: Callable[[], None]) -> None:
-        self._env.schedule_at(StandingEvent(self._env, lambda _now: act()), NORMAL, at_s)
-
 
 class Users(_Thinking):
     """So many users take the trace's requests in order, each the next when its last has ended and it has thought."""
@@ -118,12 +115,12 @@ class Users(_Thinking):
         self._requests = requests
         self._upcoming = next(requests, None)
         for _ in range(users):
-            self._at(0.0, self._next)
+            self._env.call_at(0.0, self._next)
 
     def ended(self, request: EngineRequest) -> None:
         """The call of `request` is over."""
         if not self.done:
-            self._at(self._env.now + self._think_s(request), self._next)
+            self._env.call_at(self._env.now + self._think_s(request), self._next)
 
     def _next(self) -> None:
         request = self._upcoming
@@ -160,7 +157,7 @@ class Sessions(_Thinking):
             return
         think_s = self._think_s(request)
         if think_s:
-            self._at(self._env.now + think_s, lambda: self._thought(request.session))
+            self._env.call_at(self._env.now + think_s, lambda: self._thought(request.session))
         else:
             self._thought(request.session)
 

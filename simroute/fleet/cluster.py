@@ -1,39 +1,38 @@
 """A router in front of pools of replicas, replaying a trace on SimPy's clock. Owns `simulate`.
 
-`Cluster` holds what all its parts share. Requests come from `clients`, go through `direct` (a fleet that never
-changes) or `gateway` (one that lives) to the replicas in their places (`slot`), which `lifecycle` changes.
+`Cluster` puts the parts together, on a `Site` that they share. Requests come from `clients`, go through `direct` (a
+fleet that never changes) or `gateway` (one that lives) to the replicas in their places (`slot`), which `lifecycle`
+changes.
 May import fleet's other files, engine, policy, results, workload, errors, rng and simpy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
 
 import simpy
 
 from simroute import rng
-from simroute.engine.clock import Clock
 from simroute.engine.kv_index import KvIndex
 from simroute.engine.replica import Replica
 from simroute.engine.sequence import EngineRequest
-from simroute.errors import SimrouteError, UsageError
-from simroute.fleet.arrivals import Arrivals, check_block_size
+from simroute.errors import UsageError
+from simroute.fleet.arrivals import check_block_size
 from simroute.fleet.autoscale import keep_scaling
 from simroute.fleet.clients import OpenLoop, Sessions, Users
 from simroute.fleet.direct import Direct
 from simroute.fleet.external import ExternalReplica
 from simroute.fleet.failures import keep_failing
 from simroute.fleet.gateway import Gateway
-from simroute.fleet.lifecycle import Lifecycle
 from simroute.fleet.options import FleetOptions
 from simroute.fleet.pool import Pool
-from simroute.fleet.recorder import BUFFERED_GAPS, Recorder
-from simroute.fleet.scrape import ScrapedReplica, Signal, same_signal, scrape, snapshot_of
+from simroute.fleet.recorder import BUFFERED_GAPS
+from simroute.fleet.scrape import scrape
+from simroute.fleet.site import Site
 from simroute.fleet.slot import Slot
+from simroute.fleet.standstill import Standstill
 from simroute.fleet.timeline import TimelineSampler
 from simroute.policy.context import Membership
-from simroute.policy.guard import policy_fault
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.run import FleetRun, ReplicaTotals
 from simroute.workload.trace import Trace
@@ -42,7 +41,6 @@ LOOKS = 1000
 """How often, while the trace arrives, progress is reported and `stop` is asked."""
 
 Events = Generator[simpy.Event, None, None]
-Ask = Callable[[EngineRequest, Sequence[ScrapedReplica]], Any]
 
 
 def simulate(
@@ -61,6 +59,8 @@ def simulate(
     stop: Callable[[], bool] | None = None,
 ) -> FleetRun:
     """Replay `trace` through `pools` under `policy` until the last request ends (or `horizon_s`).
+
+    It also ends, without a horizon, when all that is left is held at the router and nobody will ever take it.
 
     `members` is what the policy knows of which replicas are up (left out: they always are); `options` how the fleet
     lives (left out: nothing changes, and the router always knows all metrics). `exact` runs the engines step by step:
@@ -82,7 +82,7 @@ def simulate(
 
 
 class Cluster:
-    """One simulation: the clock, the places, what the router sees and what is recorded."""
+    """One simulation: a site with a router, clients and whatever goes wrong there, from its beginning to its end."""
 
     def __init__(
         self,
@@ -96,47 +96,47 @@ class Cluster:
         exact: bool,
         samples: int,
     ) -> None:
+        site = Site(
+            trace,
+            pools,
+            policy_name,
+            seed,
+            members,
+            options,
+            exact=exact,
+            boot=self._boot,
+            lost=self._lost,
+            over=self.see_whether_over,
+        )
         self.trace = trace
         self.seed = seed
-        self.members = members
         self.options = options
-        self.env = env = Clock()
-        self.recorder = Recorder(trace)
-        self.arrivals = Arrivals(trace, only_shared=options.plain and not exact)  # (a retry shares all with the try)
-        self.slots = self._places(pools)
-        self.snapshots = [slot.snapshot for slot in self.slots]
-        self.life = Lifecycle(env, self.slots, members, self._boot, self._lost)
+        self.env = env = site.env
+        self.recorder = site.recorder
+        self.slots = site.slots
+        self.life = site.life
         self.interrupted = False
         self.over = env.event()
+        self._endless = False  # nothing but the last request ends it
         self._exact = exact
         self._kv_events = getattr(policy, "reads_kv_events", False)
-        self._policy_name = policy_name
         living = not options.plain or any(pool.external or pool.places > pool.replicas for pool in pools)
         counting = getattr(policy, "counts_tokens", False) or hasattr(policy, "review")
-        self.gateway = Gateway(self, policy, options) if living or counting else None
-        self.front = self.gateway or Direct(self, policy)
+        self.gateway = Gateway(site, policy) if living or counting else None
+        self.front = self.gateway or Direct(site, policy)
         counts = self.gateway.counts if self.gateway is not None else None
         self.sampler = TimelineSampler(env, self.slots, trace.arrival_s, samples, counts)
         if self.gateway is not None:
-            keep_failing(self, self.gateway, options.failures)
+            keep_failing(site, self.gateway)
             for name, scaling in options.scaling.items():
-                keep_scaling(self, self.gateway, name, scaling)
+                keep_scaling(site, self.gateway, name, scaling)
         self.life.begin()
-        self.source = self._source(options)
-        scrape(env, self.snapshots, options.signals, rng.stream(seed, "scrape"))
+        self.source = self._source(site)
+        scrape(env, site.snapshots, options.signals, rng.stream(seed, "scrape"))
 
-    def _places(self, pools: Sequence[Pool]) -> list[Slot]:
-        slots: list[Slot] = []
-        for pool in pools:
-            signals = self.options.signals if pool.external is None else same_signal(Signal())
-            for ordinal in range(pool.places):
-                snapshot = snapshot_of(len(slots), pool.variant, signals)
-                slots.append(Slot(len(slots), ordinal, pool, snapshot))
-        return slots
-
-    def _source(self, options: FleetOptions) -> OpenLoop | Users | Sessions:
-        env, requests, take = self.env, iter(self.arrivals), self.front.take
-        clients = options.clients
+    def _source(self, site: Site) -> OpenLoop | Users | Sessions:
+        env, requests, take = self.env, iter(site.arrivals), self.front.take
+        clients = self.options.clients
         if self.gateway is None or not clients.closed:
             return OpenLoop(env, requests, take, self.see_whether_over)
         make = Users if clients.users is not None else Sessions
@@ -168,31 +168,6 @@ class Cluster:
             assert self.gateway is not None
             self.gateway.lost(slot, requests, reason)
 
-    def decide(self, ask: Ask, request: EngineRequest, method: str = "choose") -> tuple[int, str]:
-        """What `ask` (the policy's `method`) answers for `request`.
-
-        Raises SimulationError, naming policy and request, when it fails or sends the request where nobody is.
-        """
-        try:
-            answer = ask(request, self.snapshots)
-        except (Exception, SystemExit) as error:
-            raise self.fault(request, error, method) from error
-        try:
-            number, reason = answer
-            ready = number < 0 or (number < len(self.slots) and self.members[number])
-        except (TypeError, ValueError):
-            ready = False
-        if not ready:
-            raise self.fault(request, answer, method)
-        return number, reason
-
-    def fault(self, request: EngineRequest, got: object, method: str = "choose") -> SimrouteError:
-        """The error for a policy that raised `got`, or answered it; its own words if it chose them."""
-        if isinstance(got, SimrouteError):
-            return got
-        ready = (slot.number for slot in self.slots if self.members[slot.number])
-        return policy_fault(self._policy_name, request, got, ready, method=method)
-
     def see_whether_over(self) -> None:
         """The run ends when nothing is under way and nothing will come."""
         if not self.front.outstanding and self.source.done and not self.over.triggered:
@@ -201,6 +176,7 @@ class Cluster:
     def run(self, horizon_s: float | None) -> None:
         """Run to the end."""
         env = self.env
+        self._endless = horizon_s is None
         if horizon_s is not None:
             deadline = env.timeout(max(horizon_s, 0.0))
             env.run_to(self.over | deadline)
@@ -214,18 +190,26 @@ class Cluster:
     def _watch(self, progress: Callable[[float], None] | None, stop: Callable[[], bool] | None) -> Events:
         """Less often the longer it lasts."""
         interval_s = max(float(self.trace.arrival_s[-1]) / LOOKS, 1e-3) if len(self.trace) else 1.0
+        standstill = None
+        if self.gateway is not None:
+            changing = bool(self.options.scaling or self.options.failures)
+            standstill = Standstill(self.gateway, self.slots, changing=changing)
         while True:
             for _ in range(LOOKS):
                 self.recorder.flush(BUFFERED_GAPS)
                 if progress is not None and not self.source.done:
                     progress(self.source.sent / len(self.trace))
-                if stop is not None and stop():
-                    self.interrupted = True
+                self.interrupted = stop is not None and stop()
+                if self.interrupted or self._in_vain(standstill):
                     if not self.over.triggered:
                         self.over.succeed()
                     return
                 yield self.env.timeout(interval_s)
             interval_s *= 2
+
+    def _in_vain(self, standstill: Standstill | None) -> bool:
+        """Whether the last requests will never end, and no horizon will cut them off."""
+        return self._endless and self.source.done and standstill is not None and standstill.reached(self.env.now)
 
     def result(self, policy_name: str, horizon_s: float | None) -> FleetRun:
         """Everything recorded, as arrays."""

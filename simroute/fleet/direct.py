@@ -6,30 +6,26 @@ May import engine, fleet's other files, policy and results.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from simroute.engine.sequence import EngineRequest
 from simroute.fleet.gateway import TOO_LONG
+from simroute.fleet.site import Site
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.run import Status
 
-if TYPE_CHECKING:
-    from simroute.fleet.cluster import Cluster
-
 
 class Direct:
-    """In front of a `Cluster` of replicas that are always up. See Observer for what engines tell it."""
+    """In front of a `Site` of replicas that are always up. See Observer for what engines tell it."""
 
-    def __init__(self, cluster: Cluster, policy: RoutingPolicy) -> None:
-        recorder = cluster.recorder
-        self._cluster = cluster
+    def __init__(self, site: Site, policy: RoutingPolicy) -> None:
+        recorder = site.recorder
+        self._site = site
         self._choose = policy.choose
         self._recorder = recorder
-        self._snapshots = cluster.snapshots
+        self._snapshots = site.snapshots
         self._replica_of = recorder.replica
         self._finish_s = recorder.finish_s
-        self._describe = cluster.arrivals.describe
-        self._doors = [(slot.pool.engine, slot.snapshot, slot) for slot in cluster.slots]
+        self._describe = site.arrivals.describe
+        self._doors = [(slot.pool.engine, slot.snapshot, slot) for slot in site.slots]
         self.first_token = recorder.first_token_s.__setitem__
         self.gaps = recorder.gaps
         self.outstanding = 0
@@ -39,16 +35,18 @@ class Direct:
         try:
             decision = self._choose(request, self._snapshots)
         except (Exception, SystemExit) as error:
-            raise self._cluster.fault(request, error) from error
+            raise self._site.fault(request, error) from error
         index = request.index
         try:
             number, reason = decision
             if number < 0:
+                if not isinstance(reason, str):
+                    raise TypeError(reason)
                 self._recorder.unanswered(index, Status.REJECTED, reason)
                 return
             engine, snapshot, slot = self._doors[number]
         except (TypeError, ValueError, IndexError):
-            raise self._cluster.fault(request, decision) from None
+            raise self._site.fault(request, decision) from None
         self._replica_of[index] = number
         if request.input_tokens >= engine.max_model_len:  # vLLM answers HTTP 400
             self._recorder.unanswered(index, Status.REJECTED, TOO_LONG)
@@ -68,4 +66,4 @@ class Direct:
         self._snapshots[self._replica_of[index]].in_flight -= 1
         self.outstanding -= 1
         if not self.outstanding:
-            self._cluster.see_whether_over()
+            self._site.over()

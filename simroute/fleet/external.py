@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Callable
 
 import numpy as np
-from simpy.events import NORMAL
 
-from simroute.engine.clock import Clock, StandingEvent
+from simroute.engine.clock import Clock
 from simroute.engine.core import Observer
 from simroute.engine.sequence import EngineRequest
 from simroute.fleet.pool import External
@@ -64,7 +63,7 @@ class ExternalReplica:
         self._ends[request] = (first_s, tpot_s)
         self._observer.first_token(request.index, first_s)
         end_s = first_s + tpot_s * (request.max_tokens - 1)
-        self._env.schedule_at(StandingEvent(self._env, lambda at_s: self._end(request, at_s)), NORMAL, end_s)
+        self._env.call_at(end_s, lambda: self._end(request))
 
     def generated_tokens(self, request: EngineRequest) -> int:
         """Tokens of `request` that have come by now."""
@@ -92,14 +91,14 @@ class ExternalReplica:
         for request in self._ends:
             self._pay(request, self.generated_tokens(request))
 
-    def _end(self, request: EngineRequest, at_s: float) -> None:
+    def _end(self, request: EngineRequest) -> None:
         if request not in self._ends:
             return
         tpot_s = self._ends.pop(request)[1]
         self._pay(request, request.max_tokens)
         if request.max_tokens > 1:
             self._observer.gaps((tpot_s, tpot_s, request.max_tokens - 1, 1))
-        self._observer.finished(request, at_s)
+        self._observer.finished(request, self._env.now)
 
     def _pay(self, request: EngineRequest, output_tokens: int) -> None:
         terms = self._terms

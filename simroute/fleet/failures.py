@@ -8,59 +8,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
-from simpy.events import NORMAL
 
 from simroute import rng
-from simroute.engine.clock import StandingEvent
 from simroute.engine.replica import Replica
 from simroute.errors import UsageError
 from simroute.fleet.gateway import Gateway
-from simroute.fleet.options import Crashes, Failures, Outage, RouterRestart, Spot, Straggler
+from simroute.fleet.options import Crashes, Outage, RouterRestart, Spot, Straggler
+from simroute.fleet.site import Site
 from simroute.fleet.slot import Slot, State
 from simroute.results.run import FleetEvent
-
-if TYPE_CHECKING:
-    from simroute.fleet.cluster import Cluster
 
 OUTAGE = "its machine was lost"
 PREEMPTED = "its spot machine was taken back"
 
 
-def keep_failing(cluster: Cluster, gateway: Gateway, failures: Failures) -> None:
+def keep_failing(site: Site, gateway: Gateway) -> None:
     """Let everything happen that is planned; call it before the first replicas are up.
 
     Raises UsageError for a straggler that does not exist.
     """
-    faults = _Faults(cluster, gateway)
+    failures, faults = site.options.failures, _Faults(site, gateway)
     for number, crashes in enumerate(failures.crashes):
         faults.crash(crashes, number)
     for number, spot in enumerate(failures.spot):
         faults.preempt(spot, number)
     for outage in failures.outages:
-        faults.at(outage.at_s, lambda outage=outage: faults.lose(outage))  # type: ignore[misc]
+        site.env.call_at(outage.at_s, partial(faults.lose, outage))
     for straggler in failures.stragglers:
         slot = faults.place(straggler.pool, straggler.ordinal)
-        faults.at(straggler.at_s, lambda slot=slot, straggler=straggler: faults.slow(slot, straggler))  # type: ignore[misc]
+        site.env.call_at(straggler.at_s, partial(faults.slow, slot, straggler))
     for restart in failures.router:
-        faults.at(restart.at_s, lambda restart=restart: faults.restart(restart))  # type: ignore[misc]
+        site.env.call_at(restart.at_s, partial(faults.restart, restart))
 
 
 class _Faults:
     """The faults of one run."""
 
-    def __init__(self, cluster: Cluster, gateway: Gateway) -> None:
-        self._cluster = cluster
+    def __init__(self, site: Site, gateway: Gateway) -> None:
+        self._site = site
         self._gateway = gateway
-        self._env = cluster.env
-        self._life = cluster.life
+        self._env = site.env
+        self._life = site.life
         self._factors: dict[tuple[int, int], list[float]] = {}  # of what is in a place: how much slower it is, and why
-
-    def at(self, at_s: float, act: Callable[[], None]) -> None:
-        """`act()` at `at_s`."""
-        self._env.schedule_at(StandingEvent(self._env, lambda _now: act()), NORMAL, at_s)
 
     def crash(self, crashes: Crashes, number: int) -> None:
         """Engines crash once in `mtbf_s` on average while they are up; `number` tells entries of the plan apart."""
@@ -88,12 +80,12 @@ class _Faults:
             if slot.state is State.READY:
                 life.drain(slot)
             at_s = self._env.now + spot.notice_s
-            self.at(at_s, lambda: taken(slot, life_number))
+            self._env.call_at(at_s, lambda: taken(slot, life_number))
 
         def taken(slot: Slot, number: int) -> None:
             if slot.life == number:
                 life.lose([slot], PREEMPTED)
-            self.at(self._env.now + spot.gap_s, lambda: follow(slot))
+            self._env.call_at(self._env.now + spot.gap_s, lambda: follow(slot))
 
         def follow(slot: Slot) -> None:
             slot.due = True
@@ -105,7 +97,7 @@ class _Faults:
         """Machines are gone, and no others are to be had there until the outage ends."""
         hit = [
             slot
-            for slot in self._cluster.slots
+            for slot in self._site.slots
             if outage.zone in (None, slot.zone) and outage.pool in (None, slot.pool.name) and not slot.pool.external
         ]
         used = [slot for slot in hit if slot.state is not State.DOWN][: outage.replicas]
@@ -122,11 +114,11 @@ class _Faults:
                 slot.held -= 1
                 self._replace(slot)
 
-        self.at(self._env.now + outage.duration_s, end)
+        self._env.call_at(self._env.now + outage.duration_s, end)
 
     def place(self, pool: str, ordinal: int) -> Slot:
         """Place number `ordinal` of `pool`. Raises UsageError where there is none."""
-        places = [slot for slot in self._cluster.slots if slot.pool.name == pool]
+        places = [slot for slot in self._site.slots if slot.pool.name == pool]
         if not 0 <= ordinal < len(places):
             raise UsageError(f"straggler: pool {pool} has {len(places)} places, numbered from 0; got {ordinal}")
         return places[ordinal]
@@ -158,13 +150,13 @@ class _Faults:
         if slot.held or not slot.due:
             return
         slot.due = False
-        if slot.state is State.DOWN and slot.pool.name not in self._cluster.options.scaling:
+        if slot.state is State.DOWN and slot.pool.name not in self._site.options.scaling:
             self._life.order(slot)
 
     def _draws(self, what: str, entry: int) -> Callable[[Slot], np.random.Generator]:
         """The stream of each place for this kind of fault."""
         streams: dict[int, np.random.Generator] = {}
-        seed = self._cluster.seed
+        seed = self._site.seed
 
         def draws(slot: Slot) -> np.random.Generator:
             if slot.number not in streams:

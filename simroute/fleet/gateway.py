@@ -1,82 +1,83 @@
-"""The router of a fleet that lives: admission, holding queue, routing, resending, review, impatient clients.
+"""The router of a fleet that lives: admission, routing, resending, review. Owns `Gateway`.
 
-Owns `Gateway`. A request is a `Call` from its arrival to its end: answered, rejected, failed or cancelled.
-May import engine, fleet's other files, policy, results and rng.
+A request is a `Call` from its arrival to its end: answered, rejected, failed or cancelled. Who is held meanwhile is the
+business of `holding`, how long clients wait that of `patience`.
+May import engine, fleet's other files, hardware, policy and results.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from math import exp, log1p
-from typing import TYPE_CHECKING
+from math import inf
 
-from simpy.events import NORMAL
-
-from simroute import rng
-from simroute.engine.clock import StandingEvent
 from simroute.engine.sequence import EngineRequest
 from simroute.fleet.call import NOWHERE, Call
 from simroute.fleet.external import ExternalReplica
-from simroute.fleet.options import FleetOptions
+from simroute.fleet.holding import Holding
+from simroute.fleet.load import LoadBook
+from simroute.fleet.patience import Patience
+from simroute.fleet.site import Site
 from simroute.fleet.slot import Slot, State
 from simroute.fleet.watch import PoolWatch
-from simroute.policy.admission import AdmissionChain, FleetLoad
+from simroute.hardware.calibration import RequestTerms
+from simroute.policy.admission import AdmissionChain
 from simroute.policy.context import NO_REPLICA
-from simroute.policy.gateway_queue import WAITED_TOO_LONG
 from simroute.policy.snapshot import Decision, Reviewer, RoutingPolicy
 from simroute.results.run import Status
 
-if TYPE_CHECKING:
-    from simroute.fleet.cluster import Cluster
-
-TIMED_OUT = "its client timed out"
-LOST_INTEREST = "its client lost interest"
 ROUTER_DOWN = "the router is down"
 ROUTER_DIED = "the router died"
 RATE_LIMITED = "the endpoint's rate limit is reached (429)"
 TOO_LONG = "prompt does not fit max_model_len"
-RECENT_S = 10.0
-"""Over about so long the rate of answers is averaged that admission is told of."""
 _NAN = float("nan")
-_RETRIED_AS = {Status.REJECTED: "rejected", Status.FAILED: "failed", Status.CANCELLED: "timeout"}
 
 
 class Gateway:
-    """In front of a `Cluster` whose requests and replicas come and go. See Observer for what engines tell it.
+    """In front of a `Site` whose requests and replicas come and go. See Observer for what engines tell it.
 
     `ended` is called with every request whose call is over, `watches` are kept for pools that are scaled.
     """
 
-    def __init__(self, cluster: Cluster, policy: RoutingPolicy, options: FleetOptions) -> None:
-        self._cluster = cluster
-        self._env = cluster.env
-        self._options = options
-        self._recorder = recorder = cluster.recorder
-        self._snapshots = cluster.snapshots
-        self._slots = cluster.slots
-        self._queue = options.queue
-        self._admission = AdmissionChain(options.admission)
-        self._outside = any(slot.pool.external for slot in self._slots)  # who always has room
+    def __init__(self, site: Site, policy: RoutingPolicy) -> None:
+        self._site = site
+        self._env = site.env
+        self._options = options = site.options
+        self._recorder = recorder = site.recorder
+        self._snapshots = site.snapshots
+        self._slots = site.slots
+        self._admission = AdmissionChain(options.admission) if options.admission else None
         self._calls: dict[int, Call] = {}
         self._free_s = 0.0  # when the router has handled what has come
         self._back_s = 0.0  # when the router is up again
-        self._load = FleetLoad()
-        self._answered_s = 0.0
-        self._expiry_s: float | None = None
-        self._pumping = False
-        self._interest = None
-        if options.clients.cancel_share:
-            self._interest = rng.stream(cluster.seed, "interest").random((len(cluster.trace), 2))
+        self._book = LoadBook(self._slots, self._snapshots, site.members)
+        self._patience = Patience(self._env, options.clients, site.seed, len(site.trace), self._leave)
+        self._holding = None
+        if options.queue is not None:
+            self._holding = Holding(
+                self._env,
+                options.queue,
+                self._book.load,
+                self._calls,
+                route=self._choice,
+                send=self._send,
+                turn_away=self._turn_away,
+                always_room=any(slot.pool.external for slot in self._slots),
+            )
         self._first_token_s = recorder.first_token_s
-        self._attempts = recorder.keep_attempts()
+        self._tries, self._attempts = recorder.keep_attempts()
         self.watches: dict[str, PoolWatch] = {}
         self.ended: Callable[[EngineRequest], None] | None = None
         self.sent = 0
-        self.gaps = recorder.gaps
         self._use(policy)
-        cluster.members.listen(self._recount)
+        # Whose answers are looked at first comes whole: between its tokens its client sees no gap.
+        unseen: deque[float] = deque(maxlen=0)
+        self.gaps = recorder.gaps if self._review is None else unseen.extend
+        site.members.listen(self._recount)
         self._recount()
-        cluster.life.ups.append(lambda _slot: self._pump())
+        if self._holding is not None:
+            pump = self._holding.pump
+            site.life.ups.append(lambda _slot: pump())
 
     def _use(self, policy: RoutingPolicy) -> None:
         self._choose = policy.choose
@@ -90,7 +91,14 @@ class Gateway:
     @property
     def held(self) -> int:
         """Requests in the queue."""
-        return 0 if self._queue is None else len(self._queue)
+        return 0 if self._holding is None else len(self._holding)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether every call that is left is held, and neither its client nor the queue will ever give it up."""
+        if not self._calls or self.held < len(self._calls) or (self._holding is not None and self._holding.expires):
+            return False
+        return all(call.leaves_s == inf for call in self._calls.values())
 
     def counts(self) -> tuple[int, int]:
         """(requests held, requests sent to replicas so far)."""
@@ -101,12 +109,7 @@ class Gateway:
     def take(self, request: EngineRequest) -> None:
         """A client sends `request` now."""
         call = self._calls[request.index] = Call(request)
-        clients = self._options.clients
-        if self._interest is not None:
-            chance, patience = self._interest[request.index].tolist()
-            if chance < clients.cancel_share:
-                after_s = -clients.cancel_after_s * log1p(-patience)
-                self._at(self._env.now + after_s, lambda: self._leave(call, LOST_INTEREST, for_good=True))
+        self._patience.begin(call)
         self._ask(call)
 
     def _ask(self, call: Call) -> None:
@@ -114,12 +117,8 @@ class Gateway:
         if call.over:
             return
         now = self._env.now
-        timeouts = self._options.clients.timeout_s
-        if timeouts:
-            timeout_s = timeouts.get(call.original.request_class, timeouts.get("default"))
-            if timeout_s is not None:
-                tries = call.tries
-                self._at(now + timeout_s, lambda: self._time_out(call, tries))
+        self._tries[call.original.index] += 1
+        self._patience.ask(call)
         if now < self._back_s:
             self._refuse(call, Status.FAILED, ROUTER_DOWN)
             return
@@ -132,7 +131,7 @@ class Gateway:
             self._free_s = max(self._free_s, now) + 1 / router.throughput_rps
             now = self._free_s
         tries = call.tries
-        self._at(now + router.latency_s, lambda: self._enter(call, tries))
+        self._env.call_at(now + router.latency_s, lambda: self._enter(call, tries))
 
     def _enter(self, call: Call, tries: int) -> None:
         """The request has reached the router."""
@@ -140,42 +139,37 @@ class Gateway:
             return
         call.coming = False
         now = self._env.now
-        reason = self._refusal(call.attempt(now), now)
+        request = call.attempt(now)
+        rules = self._admission
+        reason = None if rules is None else rules.admit(request, self._book.look(self.held, now), now)
         if reason is not None:
             self._refuse(call, Status.REJECTED, reason)
-        elif self._queue is not None:  # all go through it: that is how it is fair between them
-            self._hold(call)
-            self._pump()
+        elif self._holding is not None:  # all go through it: that is how it is fair between them
+            self._holding.hold(call)
+            self._holding.pump()
         else:
             self._route(call)
 
-    def _refusal(self, request: EngineRequest, now: float) -> str | None:
-        """Why admission does not let `request` in; None: it does."""
-        load = self._load
-        if self._options.admission:
-            load.held = self.held
-            load.waiting = sum(snapshot.num_requests_waiting for snapshot in self._snapshots)
-            load.completions_per_s *= exp((self._answered_s - now) / RECENT_S)
-            self._answered_s = now
-        return self._admission.admit(request, load, now)
-
     def _route(self, call: Call) -> None:
         """Ask the policy where the attempt goes, and send it there."""
-        number, reason = self._cluster.decide(self._choose, call.request)
+        number, reason = self._choice(call)
         if number >= 0:
             self._send(call, number)
+        elif call.lost and reason == NO_REPLICA and self._holding is not None:
+            self._holding.hold(call)
+        else:
+            self._turn_away(call, reason)
+
+    def _choice(self, call: Call) -> tuple[int, str]:
+        """The replica that the policy chooses for the attempt, or -1 and why none."""
+        return self._site.decide(self._choose, call.request)
+
+    def _turn_away(self, call: Call, reason: str) -> None:
+        """Nobody takes the attempt, for that reason; what a replica had taken and lost has failed for the loss."""
+        if call.lost:
+            self._refuse(call, Status.FAILED, call.lost)
         else:
             self._refuse(call, Status.REJECTED, reason)
-
-    def _route_again(self, call: Call, lost: str) -> None:
-        """Ask where an attempt goes whose predecessor is `lost`, for that reason; it does not queue again."""
-        number, reason = self._cluster.decide(self._choose, call.request)
-        if number >= 0:
-            self._send(call, number)
-        elif reason == NO_REPLICA and self._queue is not None:
-            self._hold(call)
-        else:
-            self._refuse(call, Status.FAILED, lost)
 
     def _send(self, call: Call, number: int) -> None:
         request, slot = call.request, self._slots[number]
@@ -187,10 +181,10 @@ class Gateway:
             return
         if isinstance(replica, ExternalReplica):
             if not replica.accepts():
-                self._refuse(call, Status.REJECTED, RATE_LIMITED)
+                self._turn_away(call, RATE_LIMITED)
                 return
         elif request.prefix_ids and engine.enable_prefix_caching:
-            self._cluster.arrivals.describe(request, engine.block_size)
+            self._site.arrivals.describe(request, engine.block_size)
         call.number = number
         self.sent += 1
         self._attempts[index] += 1
@@ -199,7 +193,7 @@ class Gateway:
         seen.in_flight_tokens += request.input_tokens
         seen.queued_tokens += request.input_tokens
         if slot.pool.external is None:
-            self._load.in_flight += 1
+            self._book.load.in_flight += 1
         if self.watches and (watch := self.watches.get(slot.pool.name)):
             watch.sent += 1
         replica.submit(request)
@@ -213,7 +207,7 @@ class Gateway:
         if not call.begun:
             seen.queued_tokens -= request.input_tokens
         if slot.pool.external is None:
-            self._load.in_flight -= 1
+            self._book.load.in_flight -= 1
         call.number = NOWHERE
         if request.cached_tokens or request.preemptions or call.attempts > 1:
             self._recorder.history(request, call.original.input_tokens)
@@ -228,6 +222,7 @@ class Gateway:
         if call is None or call.number == NOWHERE:
             return
         call.begun = True
+        call.first_s = at_s
         slot = self._slots[call.number]
         slot.snapshot.queued_tokens -= call.request.input_tokens
         if not call.done_tokens:
@@ -241,32 +236,41 @@ class Gateway:
         if call is None or call.request is not request or call.number == NOWHERE:
             return  # its client had left while the last token was on its way
         number = call.number
+        pool = self._slots[number].pool
         self._left(call)
-        if self._slots[number].pool.external is None:
-            load = self._load
-            load.completions_per_s = load.completions_per_s * exp((self._answered_s - at_s) / RECENT_S) + 1 / RECENT_S
-            self._answered_s = at_s
+        if call.done_tokens:
+            self._pause(call)
+        if pool.external is None:
+            self._book.answered(at_s)
         if self._review is None or not self._sent_on(call, number, at_s):
-            self._recorder.finish_s[request.index] = at_s
-            self._end(call, Status.COMPLETED, "")
+            self._answer(call, at_s, pool.request)
         self._settle(number)
+
+    def _answer(self, call: Call, at_s: float, outside: RequestTerms) -> None:
+        """The whole answer has left its replica; its client hangs up meanwhile if it does not wait for so long."""
+        leaves_s = call.leaves_s
+        if leaves_s < inf and at_s + outside.overhead_s(call.original.input_tokens) > leaves_s:
+            return
+        self._recorder.finish_s[call.original.index] = at_s
+        self._end(call, Status.COMPLETED, "")
 
     def _sent_on(self, call: Call, number: int, now: float) -> bool:
         """Whether the policy wants a better answer than the one of replica `number`, which its client has not seen."""
         review = self._review
         assert review is not None
         call.done_tokens = 0
+        call.lost = ""
         request = call.attempt(now)  # what may be sent on: the router's time and the trace's own prefix ids
 
         def ask(request: EngineRequest, snapshots: Sequence[object]) -> object:
             return review(request, number, self._snapshots) or (NOWHERE, "")
 
-        where, reason = self._cluster.decide(ask, request, "review")
+        where, reason = self._site.decide(ask, request, "review")
         self._first_token_s[request.index] = now  # the answer is passed on as a whole
         if where == NOWHERE and not reason:
             return False
         if where == number:
-            raise self._cluster.fault(request, Decision(where), "review")
+            raise self._site.fault(request, Decision(where), "review")
         if where >= 0:
             self._send(call, where)
         else:
@@ -281,13 +285,23 @@ class Gateway:
             if call is None or call.request is not request or call.number == NOWHERE:
                 continue
             self._left(call)
+            if request.generated_tokens:
+                if call.done_tokens:
+                    self._pause(call)
+                call.paused_s = request.last_token_s
             self._forget_token(call, request.generated_tokens if options.on_loss == "resume" else 0)
             if options.on_loss == "fail" or call.resends >= options.most_resends:
                 self._refuse(call, Status.FAILED, reason)
             else:
                 call.resends += 1
+                call.lost = reason
                 call.attempt(now)
-                self._route_again(call, reason)
+                self._route(call)
+
+    def _pause(self, call: Call) -> None:
+        """A resumed attempt has brought tokens: from the last one of its predecessor to its first its client waited."""
+        gap_s = call.first_s - call.paused_s
+        self.gaps((gap_s, gap_s, 1, 1))
 
     def _forget_token(self, call: Call, kept_tokens: int) -> None:
         """An attempt has ended early: only `kept_tokens` more of the answer remain."""
@@ -297,11 +311,7 @@ class Gateway:
 
     # -- clients leave, ask again, and are done -----------------------------------------------------------------------
 
-    def _time_out(self, call: Call, tries: int) -> None:
-        if call.tries == tries:
-            self._leave(call, TIMED_OUT)
-
-    def _leave(self, call: Call, reason: str, *, for_good: bool = False) -> None:
+    def _leave(self, call: Call, reason: str, for_good: bool) -> None:
         """The client hangs up; it may ask again later unless it leaves for good."""
         if call.over:
             return
@@ -315,31 +325,30 @@ class Gateway:
         """Nobody waits for the attempt of `call` any longer, wherever it is."""
         call.coming = False
         if call.held:
-            call.held = False
-            assert self._queue is not None
-            self._queue.remove(call.request)
+            assert self._holding is not None
+            self._holding.take_out(call)
         elif call.number != NOWHERE:
             number = call.number
             replica = self._slots[number].replica
             assert replica is not None
             self._left(call)
+            if call.done_tokens and call.first_s < self._env.now:
+                self._pause(call)
             replica.abort(call.request)
             self._settle(number)
 
     def _refuse(self, call: Call, status: Status, reason: str) -> None:
         """The client gets no answer this time: it asks again later, or gives up."""
-        retries, index = self._options.clients.retries, call.original.index
         call.done_tokens = 0
-        self._first_token_s[index] = _NAN
-        if call.tries >= retries.most or _RETRIED_AS[status] not in retries.on:
+        self._first_token_s[call.original.index] = _NAN
+        wait_s = self._patience.again_s(call, status)
+        if wait_s is None:
             self._end(call, status, reason)
             return
-        wait_s = min(retries.backoff_s * retries.factor**call.tries, retries.longest_s)
-        if retries.jitter:
-            wait_s *= 1 + retries.jitter * rng.stream(self._cluster.seed, "backoff", index, call.tries).uniform(-1, 1)
         call.tries += 1
         call.resends = 0
-        self._at(self._env.now + wait_s, lambda: self._ask(call))
+        call.lost = ""
+        self._env.call_at(self._env.now + wait_s, lambda: self._ask(call))
 
     def _end(self, call: Call, status: Status, reason: str) -> None:
         """The call is over."""
@@ -351,102 +360,48 @@ class Gateway:
             self._recorder.left_s[index] = self._env.now
         if self.ended is not None:
             self._tell(self.ended, call, status)
-        self._pump()
-        self._cluster.see_whether_over()
+        if self._holding is not None:
+            self._holding.pump()
+        self._site.over()
 
     def _tell(self, ended: Callable[[EngineRequest], None], call: Call, status: Status) -> None:
         """A client that waits for answers has its own, when what it takes outside the engine has passed."""
         terms = self._slots[self._recorder.replica[call.original.index]].pool.request
         outside_s = terms.overhead_s(call.original.input_tokens) if status is Status.COMPLETED else 0.0
         if outside_s:
-            self._at(self._env.now + outside_s, lambda: ended(call.original))
+            self._env.call_at(self._env.now + outside_s, lambda: ended(call.original))
         else:
             ended(call.original)
 
-    # -- the queue, the router ----------------------------------------------------------------------------------------
+    # -- the router and the fleet -------------------------------------------------------------------------------------
 
     def _recount(self) -> None:
-        """Other replicas take requests: how many of ours there are, and how much room that is."""
-        ready = [slot for slot in self._slots if self._cluster.members[slot.number] and slot.pool.external is None]
-        self._load.ready_replicas = len(ready)
-        self._load.seats = sum(slot.pool.variant.max_num_seqs for slot in ready)
-        if self._queue is not None:
-            self._queue.recall()
-
-    def _hold(self, call: Call) -> None:
-        queue, now = self._queue, self._env.now
-        assert queue is not None
-        reason = queue.push(call.request, now)
-        if reason is not None:
-            self._refuse(call, Status.REJECTED, reason)
-            return
-        call.held = True
-        self._expire_later()
-
-    def _expire_later(self) -> None:
-        queue = self._queue
-        assert queue is not None
-        due_s = queue.next_expiry_s
-        if due_s is not None and (self._expiry_s is None or due_s < self._expiry_s):
-            self._expiry_s = due_s
-            self._at(due_s, self._expire)
-
-    def _expire(self) -> None:
-        """Turn away those who have been held for too long."""
-        queue = self._queue
-        assert queue is not None
-        self._expiry_s = None
-        for request in queue.expire(self._env.now):
-            call = self._calls.get(request.index)
-            if call is not None and call.held and call.request is request:  # its client may have left meanwhile
-                call.held = False
-                self._refuse(call, Status.REJECTED, WAITED_TOO_LONG)
-        self._expire_later()
-
-    def _pump(self) -> None:
-        """Send on what is held, while there is room."""
-        queue, now = self._queue, self._env.now
-        if queue is None or self._pumping:
-            return
-        self._pumping = True  # a call that ends at once pumps again
-        while (self._outside or queue.has_room(self._load)) and (request := queue.peek(now)) is not None:
-            call = self._calls[request.index]
-            number, reason = self._cluster.decide(self._choose, call.request)
-            if number < 0 and reason == NO_REPLICA:
-                queue.set_aside(request)
-                continue
-            queue.pop(now)
-            call.held = False
-            if number >= 0:
-                self._send(call, number)
-            else:
-                self._refuse(call, Status.REJECTED, reason)
-        self._pumping = False
+        """Other replicas take requests."""
+        self._book.recount()
+        if self._holding is not None:
+            self._holding.recall()
 
     def _settle(self, number: int) -> None:
         slot = self._slots[number]
         if slot.state is State.DRAINING:
-            self._cluster.life.settle(slot)
+            self._site.life.settle(slot)
 
     def restart(self, down_s: float) -> None:
         """The router dies now with all its connections and everything it knew; it is back in `down_s` seconds."""
         self._back_s = max(self._back_s, self._env.now + down_s)
         self._free_s = 0.0
-        self._load.completions_per_s = 0.0
+        self._book.forget()
         for slot in self._slots:
             slot.snapshot.forget()
             if slot.index is not None:
                 slot.index.clear()
         remake = self._options.remake
         if remake is not None:
+            self._site.members.forget()
             self._use(remake())
+            self._site.members.listen(self._recount)
         in_hand = [call for call in self._calls.values() if call.held or call.coming or call.number != NOWHERE]
-        self._pumping = True  # nothing is sent on while it dies
         for call in in_hand:
             self._take_back(call)
-        self._pumping = False
         for call in in_hand:
             self._refuse(call, Status.FAILED, ROUTER_DIED)
-
-    def _at(self, at_s: float, act: Callable[[], None]) -> None:
-        self._env.schedule_at(StandingEvent(self._env, lambda _now: act()), NORMAL, at_s)

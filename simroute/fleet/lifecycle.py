@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from simpy.events import NORMAL
-
-from simroute.engine.clock import Clock, StandingEvent
+from simroute.engine.clock import Clock
 from simroute.engine.replica import Replica
 from simroute.engine.sequence import EngineRequest
 from simroute.fleet.external import ExternalReplica
@@ -101,11 +99,11 @@ class Lifecycle:
         """`act(slot)` in `delay_s` seconds, unless what is in the place now has ended by then."""
         life = slot.life
 
-        def due(_now: float) -> None:
+        def due() -> None:
             if slot.life == life:
                 act(slot)
 
-        self._env.schedule_at(StandingEvent(self._env, due), NORMAL, self._env.now + delay_s)
+        self._env.call_at(self._env.now + delay_s, due)
 
     def _start(self, slot: Slot, delay_s: float) -> None:
         slot.state = State.STARTING

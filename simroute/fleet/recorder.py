@@ -21,6 +21,11 @@ from simroute.workload.trace import Trace
 NOT_ASKED = -1
 """Cached tokens of a request that has not been admitted."""
 NAN = float("nan")
+NO_REASON = "no reason was given"
+"""What stands for the reason of a policy or rule that gives none."""
+MOST_REASONS = 100
+"""Reasons that are told apart: one with a number in it, say, is another one for every request."""
+OTHER_REASON = f"another reason (beyond the first {MOST_REASONS})"
 BUFFERED_GAPS = 1 << 15
 """Rows of gaps kept until they go into the histogram."""
 
@@ -38,21 +43,25 @@ class Recorder:
         self.replica = array("i", [-1]) * requests
         self.preemptions = array("i", [0]) * requests
         self.cached_tokens = array("q", [0]) * requests
-        self.reason_code = array("b", [-1]) * requests
-        self.reasons: list[str] = []
+        self.reason_code = array("i", [-1]) * requests
+        self.reasons: dict[str, int] = {}  # with the code of each
         self.itl = ItlHistogram()
         self.sent_s: array[float] | None = None
         self.left_s: array[float] = array("d")
+        self.tries: array[int] | None = None
         self.attempts: array[int] | None = None
         self._gaps: list[float] = []  # first_s, last_s, steps, seqs of one run of gaps after another
         self.gaps = self._gaps.extend  # see Observer: called for every stretch of steps
 
-    def keep_attempts(self) -> array[int]:
-        """Count from now on how often each request is sent, and note when those leave that get no answer."""
+    def keep_attempts(self) -> tuple[array[int], array[int]]:
+        """Two counts a request, to be kept from now on: how often its client asks, and how often it is sent.
+
+        When those leave that get no answer is noted too.
+        """
         requests = len(self._trace)
         self.left_s = array("d", [NAN]) * requests
-        self.attempts = array("h", [0]) * requests
-        return self.attempts
+        self.tries, self.attempts = (array("i", [0]) * requests for _ in range(2))
+        return self.tries, self.attempts
 
     def keep_arrivals(self) -> array[float]:
         """Note when each request really arrives (inf: never), the trace's times being no more than a plan."""
@@ -70,11 +79,13 @@ class Recorder:
         self.cached_tokens[request.index] = NOT_ASKED
 
     def unanswered(self, index: int, status: Status, reason: str) -> None:
-        """Request number `index` ends without an answer."""
-        if reason not in self.reasons:
-            self.reasons.append(reason)
+        """Request number `index` ends without an answer, for a `reason` that can be told if it is none."""
+        reasons = self.reasons
+        reason = reason or NO_REASON
+        if reason not in reasons and len(reasons) >= MOST_REASONS:
+            reason = OTHER_REASON
         self.status[index] = status
-        self.reason_code[index] = self.reasons.index(reason)
+        self.reason_code[index] = reasons.setdefault(reason, len(reasons))
         self.first_token_s[index] = NAN
 
     def columns(self, end_s: float, pools: Sequence[Pool]) -> dict[str, Any]:
@@ -98,12 +109,13 @@ class Recorder:
             "replica": replica,
             "preemptions": np.frombuffer(self.preemptions, dtype=np.int32),
             "cached_tokens": np.maximum(self.cached_tokens, 0),
-            "reason_code": np.frombuffer(self.reason_code, dtype=np.int8),
+            "reason_code": np.frombuffer(self.reason_code, dtype=np.int32),
             "reasons": tuple(self.reasons),
             "generated_tokens": generated,
             "sent_s": None if self.sent_s is None else np.frombuffer(self.sent_s, dtype=np.float64),
             "left_s": None if self.attempts is None else np.frombuffer(self.left_s, dtype=np.float64),
-            "attempts": None if self.attempts is None else np.frombuffer(self.attempts, dtype=np.int16),
+            "tries": None if self.tries is None else np.frombuffer(self.tries, dtype=np.int32),
+            "attempts": None if self.attempts is None else np.frombuffer(self.attempts, dtype=np.int32),
         }
 
     def _outside_s(self, replica: NDArray[np.int32], pools: Sequence[Pool]) -> Floats:

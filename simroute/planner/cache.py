@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simroute.hardware.steptime import ScaledStepTime
-from simroute.policy.loading import is_path
+from simroute.policy.routing.loading import is_path
 from simroute.results.manifest import trace_sha256, versions
 from simroute.scenario.build import Built
 from simroute.scenario.models import PolicySpec

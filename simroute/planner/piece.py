@@ -27,10 +27,11 @@ ROWS: Mapping[str, tuple[type[np.generic], Any]] = {
     "replica": (np.int32, -1),
     "preemptions": (np.int32, 0),
     "cached_tokens": (np.int64, 0),
-    "reason_code": (np.int8, -1),
+    "reason_code": (np.int32, -1),
     "generated_tokens": (np.int64, 0),
     "left_s": (np.float64, np.nan),
-    "attempts": (np.int16, 0),
+    "tries": (np.int32, 0),
+    "attempts": (np.int32, 0),
 }
 """The columns of a FleetRun with their types, and what a row has in them until its piece comes."""
 SUMS = ("busy_s", "steps", "prefill_tokens", "output_tokens", "preemptions")

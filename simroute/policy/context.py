@@ -40,6 +40,10 @@ class Membership:
         """Call `changed` after every change."""
         self._listeners.append(changed)
 
+    def forget(self) -> None:
+        """Tell nobody any more who has listened so far: the router begins anew, with another policy."""
+        self._listeners.clear()
+
     def set(self, replica: int, ready: bool) -> None:
         """`replica` takes requests from now on, or no longer does."""
         if self._ready[replica] != ready:

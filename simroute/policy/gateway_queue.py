@@ -1,6 +1,6 @@
 """The gateway's queue: who waits for a free seat, in which order they leave, and who has waited too long.
 
-Owns `GatewayQueue` and its options. May import errors, policy.admission_rules and policy.options, and
+Owns `GatewayQueue` and its options. May import errors, policy.admission.rules and policy.options, and
 workload.request.
 """
 
@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from simroute.errors import SimulationError
-from simroute.policy.admission_rules import FleetLoad
+from simroute.policy.admission.rules import FleetLoad
 from simroute.policy.options import Positive
 from simroute.workload.request import Request
 

@@ -33,6 +33,8 @@ def policy_fault(
         return SimulationError(f"{who} {what}; ready are replicas {_ranges(ready)}")
     if not isinstance(got, tuple) or len(got) != len(Decision._fields):
         return SimulationError(f"{who} returned {got!r}, which is no Decision(replica, reason)")
+    if isinstance(got[0], int) and got[0] < 0 and not isinstance(got[1], str):
+        return SimulationError(f"{who} returned {got!r}, whose reason must be text, as in Decision(-1, 'too long')")
     return SimulationError(
         f"{who} returned replica {got[0]!r}, which takes no requests now; ready are replicas {_ranges(ready)}"
     )

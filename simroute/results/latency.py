@@ -1,7 +1,8 @@
 """Latencies of every request and their statistics, defined as in `vllm bench serve`. Imports only `results.run`.
 
-TTFT = first token - arrival, E2E = last token - arrival, TPOT = (E2E - TTFT) / (output tokens - 1) and undefined for
-answers of one token. Percentiles are `np.percentile`'s, linear between ranks. All over completed requests.
+TTFT = first token - arrival, E2E = last token - arrival, TPOT = (E2E - TTFT) / (output tokens - 1). Answers of one
+token have no TPOT, nor have those that reach their client in one piece (a cascade's). Percentiles are
+`np.percentile`'s, linear between ranks. All over completed requests.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def latencies(run: FleetRun) -> Latencies:
     ttft_s = np.where(completed, run.first_token_s - run.arrival_s, math.nan)
     e2e_s = np.where(completed, run.finish_s - run.arrival_s, math.nan)
     gaps = (generated_tokens(run) - 1).astype(np.float64)
-    gaps[gaps < 1] = math.nan
+    gaps[(gaps < 1) | (run.finish_s <= run.first_token_s)] = math.nan
     return Latencies(ttft_s, (e2e_s - ttft_s) / gaps, e2e_s)
 
 

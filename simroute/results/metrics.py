@@ -95,7 +95,7 @@ def summarise(
         "by_pool": _by_pool(run, step_times, beyond),
     }
     summary["notes"] = [
-        *_notes(run, label, top, int(served["tenants"])),
+        *_notes(run, times, slo, label, top, int(served["tenants"])),
         *(f"extrapolated: {line}" for line in beyond_range),
     ]
     return rounded(summary)  # type: ignore[no-any-return]
@@ -179,14 +179,18 @@ def _reasons(run: FleetRun, status: Status) -> dict[str, int]:
 
 
 def _ends(run: FleetRun) -> dict[str, Any]:
-    """Why requests got no answer, and how often they were sent to replicas."""
-    attempts = run.attempts
-    if attempts is None:  # a fleet that never changes: each was sent once
-        attempts = ((run.arrival_s <= run.end_s) & (run.status != Status.REJECTED)).astype(np.int16)
+    """Why requests got no answer, how often clients asked and how often requests were sent to replicas."""
+    tries, attempts = run.tries, run.attempts
+    arrived = run.arrival_s <= run.end_s
+    if tries is None:  # a fleet that never changes: each is asked once, and sent once unless the policy refuses it
+        tries = arrived.astype(np.int32)
+    if attempts is None:
+        attempts = (arrived & (run.status != Status.REJECTED)).astype(np.int32)
     return {
         "reject_reasons": _reasons(run, Status.REJECTED),
         "failure_reasons": _reasons(run, Status.FAILED),
         "cancel_reasons": _reasons(run, Status.CANCELLED),
+        "tries": int(tries.sum()),
         "attempts": int(attempts.sum()),
     }
 
@@ -363,11 +367,16 @@ def _mean_replicas(members: Sequence[ReplicaTotals], duration_s: float) -> float
     return _whole(sum(r.ready_s for r in members) / duration_s)
 
 
-def _notes(run: FleetRun, label: Stability, top: float, tenants: int) -> list[str]:
+def _notes(
+    run: FleetRun, times: Latencies, slo: Mapping[str, Slo], label: Stability, top: float, tenants: int
+) -> list[str]:
     """What a reader of the numbers must know, one sentence each."""
     notes = []
     if run.interrupted:
         notes.append(f"interrupted at {run.end_s:.6g} s of simulated time: partial results")
+    held = run.timeline.held is not None and run.horizon_s is None and not run.interrupted
+    if held and (left := int(np.count_nonzero(run.status == Status.UNFINISHED))):
+        notes.append(f"{left:,} requests were held to the end: no replica that may serve them would ever have come up")
     if label is not Stability.STABLE:
         notes.append(_queue_note(label, pool_stability(run)))
     if label is not Stability.OVERLOADED and top < max(PERCENTILES) / 100:
@@ -376,6 +385,7 @@ def _notes(run: FleetRun, label: Stability, top: float, tenants: int) -> list[st
     clipped = int(np.count_nonzero(generated_tokens(run) < run.trace.output_tokens))
     if clipped:
         notes.append(f"max_model_len cut {clipped:,} answers short, as vLLM does")
+    notes += _idle_targets(run, times, slo)
     if tenants > MOST_TENANTS:
         notes.append(f"by_tenant lists the {MOST_TENANTS} tenants with the most requests, of {tenants:,}")
     traffic_s = _traffic_s(run)
@@ -383,6 +393,14 @@ def _notes(run: FleetRun, label: Stability, top: float, tenants: int) -> list[st
         span = f"{traffic_s / SECONDS_PER_HOUR:.3g} h" if traffic_s >= 2 * SECONDS_PER_HOUR else f"{traffic_s:.4g} s"
         notes.append(f"extrapolated to a month from {span} of traffic, less than a week")
     return notes
+
+
+def _idle_targets(run: FleetRun, times: Latencies, slo: Mapping[str, Slo]) -> list[str]:
+    """Targets on TPOT that ask nothing, since answers come in one piece: whoever reads them may not know it."""
+    whole = ~np.isnan(times.e2e_s) & np.isnan(times.tpot_s) & (generated_tokens(run) > 1)
+    asked = [slo_for(slo, name).tpot_s is not None for name in run.trace.class_names]
+    count = int(np.count_nonzero(whole & np.array(asked, dtype=np.bool_)[run.trace.class_code]))
+    return [f"{count:,} answers came in one piece: a target on TPOT asks nothing of them"] if count else []
 
 
 def _queue_note(label: Stability, pools: Mapping[str, Stability]) -> str:

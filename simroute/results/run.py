@@ -104,8 +104,8 @@ class FleetRun:
     (None: exactly the trace's `output_tokens`).
 
     Where clients and fleet have a life of their own: `sent_s` is when each request first arrived (inf: never), if not
-    when the trace says; `left_s` when those ended that got no answer; `attempts` how often each was sent to a replica;
-    `events` what happened to the fleet, in order.
+    when the trace says; `left_s` when those ended that got no answer; `tries` how often the client of each asked,
+    `attempts` how often it was sent to a replica; `events` what happened to the fleet, in order.
     """
 
     trace: Trace
@@ -117,7 +117,7 @@ class FleetRun:
     replica: NDArray[np.int32]
     preemptions: NDArray[np.int32]
     cached_tokens: NDArray[np.int64]
-    reason_code: NDArray[np.int8]
+    reason_code: NDArray[np.int32]
     reasons: tuple[str, ...]
     itl: ItlHistogram
     timeline: Timeline
@@ -128,7 +128,8 @@ class FleetRun:
     generated_tokens: NDArray[np.int64] | None = None
     sent_s: NDArray[np.float64] | None = None
     left_s: NDArray[np.float64] | None = None
-    attempts: NDArray[np.int16] | None = None
+    tries: NDArray[np.int32] | None = None
+    attempts: NDArray[np.int32] | None = None
     events: tuple[FleetEvent, ...] = ()
 
     @property

@@ -23,7 +23,8 @@ class Slo:
     def met(self, latencies: Latencies) -> NDArray[np.bool_]:
         """Which requests completed within every target, shape (requests,).
 
-        As in `vllm bench serve`, an answer of one token has no TPOT and meets any TPOT target.
+        As in `vllm bench serve`, an answer of one token has no TPOT and meets any TPOT target. So does one that comes
+        in one piece: whoever waits for all of it is served by targets on TTFT and E2E.
         """
         met = ~np.isnan(latencies.e2e_s)
         with np.errstate(invalid="ignore"):

@@ -21,7 +21,7 @@ from simroute.policy.context import Targets
 from simroute.policy.routing import PolicyContext, check_options, make_policy, policy_class
 from simroute.policy.snapshot import VariantInfo
 from simroute.rng import stream
-from simroute.scenario.check_fleet import FleetParts, fleet_doubts, fleet_problems
+from simroute.scenario.check_fleet import FleetParts, fleet_doubts, fleet_problems, idle_policy
 from simroute.scenario.fleet_models import ExternalSpec, FailuresSpec, RouterSpec
 from simroute.scenario.models import (
     NO_CALIBRATION,
@@ -54,6 +54,8 @@ class Parts:
     matrix: str | None = None
     every_pool: bool = True
     """Whether no pool had to be left out."""
+    every_external: bool = True
+    """Whether no endpoint of others had to be left out."""
     calibrations: str | None = None
     external: Mapping[int, ExternalSpec] = field(default_factory=dict)
     router: RouterSpec | None = None
@@ -64,8 +66,8 @@ def parts_of(data: Mapping[str, Any]) -> Parts:
     """The valid parts of a scenario's plain data."""
     classes = data.get("classes")
     quality = data.get("quality")
-    listed = data.get("pools")
-    pools = _items(PoolSpec, listed)
+    listed, outside = data.get("pools"), data.get("external", [])
+    pools, external = _items(PoolSpec, listed), _items(ExternalSpec, outside)
     return Parts(
         traces=_items(TraceSource, _part(data.get("traffic"), "traces")),
         pools=pools,
@@ -73,9 +75,10 @@ def parts_of(data: Mapping[str, Any]) -> Parts:
         classes={k: c for k, v in classes.items() if (c := _valid(ClassSpec, v))} if isinstance(classes, dict) else {},
         quality=_items(QualityAssumption, quality if isinstance(quality, list) else _part(quality, "assumed")),
         matrix=matrix if isinstance(matrix := _part(quality, "matrix"), str) else None,
-        every_pool=isinstance(listed, list) and len(pools) == len(listed),
+        every_pool=_all_valid(pools, listed),
+        every_external=_all_valid(external, outside),
         calibrations=folder if isinstance(folder := data.get("calibrations"), str) else None,
-        external=_items(ExternalSpec, data.get("external")),
+        external=external,
         router=_valid(RouterSpec, data.get("router", {})),
         failures=_valid(FailuresSpec, data.get("failures", {})),
     )
@@ -88,6 +91,10 @@ def _part(value: Any, key: str) -> Any:
 def _items(model: type[M], values: Any) -> dict[int, M]:
     items = enumerate(values) if isinstance(values, list) else ()
     return {i: item for i, value in items if (item := _valid(model, value)) is not None}
+
+
+def _all_valid(items: Mapping[int, BaseModel], values: Any) -> bool:
+    return isinstance(values, list) and len(items) == len(values)
 
 
 def _valid(model: type[M], value: Any) -> M | None:
@@ -198,14 +205,14 @@ def _all_named(pool: PoolSpec) -> bool:
 def _policies_fit_pools(parts: Parts) -> Iterator[Problem]:
     """Options that name pools: the policies themselves refuse what does not exist.
 
-    A pool with a fault of its own exists none the less, so this waits until every pool is valid.
+    A pool with a fault of its own exists none the less, so this waits until every pool is valid, others' included.
     """
     variants = [_stand_in(pool) for pool in parts.pools.values()]
     variants += [
         VariantInfo(spec.name, spec.model, "", "", 1, 0.0, 0.0, 1, {}, external=True)
         for spec in parts.external.values()
     ]
-    if not variants or not parts.every_pool:
+    if not variants or not (parts.every_pool and parts.every_external):
         return
     context = PolicyContext(variants, range(len(variants)), stream(0, "check"))
     for i, policy in parts.policies.items():
@@ -323,4 +330,13 @@ _CHECKS = (
     _quality_stated_once,
     _matrix_readable,
 )
-_DOUBTS = (_floors_within_reach, _fleet_doubts)
+
+
+def _idle_policies(parts: Parts) -> Iterator[Problem]:
+    """Policies that live off endpoints of others where there are none."""
+    for i, policy in parts.policies.items():
+        if said := idle_policy(policy, parts.external.values()):
+            yield Problem(("policies", i), said)
+
+
+_DOUBTS = (_floors_within_reach, _fleet_doubts, _idle_policies)

@@ -5,7 +5,7 @@ May import errors, policy and, of this room, fleet_models, models and source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,8 +16,9 @@ from simroute.policy.autoscaling import check_autoscaler
 from simroute.policy.context import Targets
 from simroute.policy.gateway_queue import GatewayQueueOptions
 from simroute.policy.options import OptionProblem, problems_in
-from simroute.scenario.fleet_models import FailuresSpec, RouterSpec
-from simroute.scenario.models import PoolSpec
+from simroute.policy.routing import needs_external
+from simroute.scenario.fleet_models import ExternalSpec, FailuresSpec, RouterSpec
+from simroute.scenario.models import PolicySpec, PoolSpec
 from simroute.scenario.source import Keys, Problem
 
 
@@ -50,6 +51,16 @@ def fleet_doubts(parts: FleetParts) -> Iterator[Problem]:
             yield Problem(
                 keys, "at 0 replicas nothing wakes the pool: give router a queue, which holds requests for it"
             )
+
+
+def idle_policy(policy: PolicySpec, external: Collection[ExternalSpec]) -> str | None:
+    """What to say of a policy that lives off endpoints of others, where there are none."""
+    if external or not needs_external(policy.name, policy.options):
+        return None
+    return (
+        f"{policy.shown}: what finds no room goes to endpoints of others, and there are none: list them in external, "
+        "or name a pool of ours in its option to"
+    )
 
 
 def _router_rules(parts: FleetParts) -> Iterator[Problem]:

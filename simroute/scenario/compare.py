@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simroute.errors import UsageError, unknown
 from simroute.policy.context import PolicyContext
-from simroute.policy.oracle import DecisionLog, watched
+from simroute.policy.routing.oracle import DecisionLog, watched
 from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.comparison import Outcome, document, kept
 from simroute.results.regret import Decisions, decision_table, joined, regret_summary

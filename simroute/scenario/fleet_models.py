@@ -5,7 +5,7 @@ The same kind of frozen models as in `models`, which imports these. Imports pyda
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -182,7 +182,7 @@ class AutoscaleSpec(Part):
     """Least number of replicas; 0 lets the pool go to sleep."""
     max_replicas: Count
     """Most replicas."""
-    interval_s: Positive = 15.0
+    interval_s: Annotated[float, Field(ge=0.1, strict=True)] = 15.0
     """How often it decides."""
     drain_s: Positive = 300.0
     """Longest time that a replica has to finish what it has, before it is stopped."""

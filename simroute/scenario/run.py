@@ -20,6 +20,7 @@ from simroute.results.metrics import summarise
 from simroute.results.run import FleetRun
 from simroute.results.store import summary_document
 from simroute.scenario.build import Built, Watch, build
+from simroute.scenario.check_fleet import idle_policy
 from simroute.scenario.loader import load
 from simroute.scenario.models import PolicySpec, Scenario
 from simroute.scenario.replay import Progress, replay
@@ -99,7 +100,8 @@ def run(
     as_run: dict[str, Any] = {"policies": specs}
     as_run |= {} if seed is None else {"seed": seed}
     as_run |= {} if replicates is None else {"replicates": replicates}
-    built = replace(built, scenario=built.scenario.model_copy(update=as_run))
+    notes = [said for spec in specs if (said := idle_policy(spec, built.scenario.external))]
+    built = replace(built, scenario=built.scenario.model_copy(update=as_run), notes=(*built.notes, *notes))
     rounds = 1 + built.scenario.replicates
     told = by_policy(progress, len(specs)) if progress else None
     found = replay(_Task(built, exact), rounds * len(specs), jobs=jobs, progress=told)

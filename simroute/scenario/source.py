@@ -124,8 +124,9 @@ class Source:
         for depth in range(len(keys), 0, -1):
             origin = self._origins.get(keys[:depth])
             option, _, path = (origin or "").partition(" ")
-            if path and path == dotted(keys[:depth]):
-                return f"{option} {dotted(keys)}: {problem.message}"
+            if path and option != "--trace":  # an assignment, whose path may name items that `keys` count
+                below = dotted(keys[depth:])
+                return f"{origin}{'.' * (below[:1] not in ('', '['))}{below}: {problem.message}"
             if origin:
                 return f"{origin}{'' if depth == len(keys) else ' ' + dotted(keys)}: {problem.message}"
         line, column = self.position(problem)

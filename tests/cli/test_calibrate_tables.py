@@ -25,6 +25,11 @@ def test_tables_become_a_calibration_in_its_place(simroute, tables):
     calibration = load_calibration(tables / "made/h100/llama-3.2-1b/fp8-tp2.yaml")
     assert calibration.provenance[0].source.startswith("someone (licence), ")
     assert "composed" in simroute("calibrate", "list", "made").out
+    assert simroute("calibrate", "list", "made", "--only", "b200").out == (
+        "made: none of 1 calibrations has 'b200' in its path\n"
+    )
+    (tables / "empty").mkdir()
+    assert simroute("calibrate", "list", "empty", "--only", "b200").out == "empty: no calibrations\n"
 
 
 def test_a_file_is_written_where_it_is_asked_for(simroute, tables):

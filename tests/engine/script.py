@@ -86,6 +86,9 @@ class Played:
         for request in self.replica.halt():
             self._lost(request)
             self.unfinished.append(request.index)
+            if isinstance(self.replica, TokenByToken) and request.generated_tokens:
+                come = [token_s for token_s in self.replica.token_s[request.index] if token_s < self.replica.env.now]
+                assert request.last_token_s == (come[-1] if self.on_finish is None else self.replica.env.now)
 
     def _lost(self, request: EngineRequest) -> None:
         """Strike out a first token that never came."""

@@ -72,6 +72,8 @@ def check_both_modes(seed: int) -> Played:
         assert (request.cached_tokens, request.preemptions) == (other.cached_tokens, other.preemptions)
         if index in fast.unfinished:
             assert request.generated_tokens == other.generated_tokens
+            if request.generated_tokens:
+                assert request.last_token_s == pytest.approx(other.last_token_s, rel=SAME)
     for played in (fast, exact):
         check_ends(played)
     return fast

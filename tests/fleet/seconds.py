@@ -58,6 +58,13 @@ def statuses(run: FleetRun) -> list[Status]:
     return [Status(status) for status in run.status]
 
 
+class Choose:
+    """A policy made of a function of (request, snapshots)."""
+
+    def __init__(self, choose: Any) -> None:
+        self.choose = choose
+
+
 class Refusing:
     """An admission rule that lets in what `admits` says, and writes down when it was asked and what it was shown."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simroute.fleet import failures, gateway, lifecycle
+from simroute.fleet import failures, gateway, lifecycle, patience, recorder
 from simroute.policy import context
 from simroute.results.run import FleetEvent, Status
 from simroute.scenario import fleet_models
@@ -41,8 +41,8 @@ def test_every_event_is_explained():
 
 def test_every_ending_is_explained():
     reasons = {
-        *(gateway.TIMED_OUT, gateway.LOST_INTEREST, gateway.ROUTER_DOWN, gateway.ROUTER_DIED),
-        *(gateway.RATE_LIMITED, gateway.TOO_LONG, context.NO_REPLICA),
+        *(patience.TIMED_OUT, patience.LOST_INTEREST, gateway.ROUTER_DOWN, gateway.ROUTER_DIED),
+        *(gateway.RATE_LIMITED, gateway.TOO_LONG, context.NO_REPLICA, recorder.NO_REASON),
         *(lifecycle.CRASHED, lifecycle.STOPPED, failures.OUTAGE, failures.PREEMPTED),
     }
     assert [reason for reason in reasons if f"`{reason}`" not in PAGE] == []

@@ -13,12 +13,16 @@ import pytest
 from fleet.living import live
 from fleet.seconds import PROMPT, Refusing, endpoint, reasons, requests, seconds, statuses
 
-from simroute.fleet.gateway import RATE_LIMITED, TIMED_OUT
+from simroute.fleet.failures import OUTAGE
+from simroute.fleet.gateway import RATE_LIMITED
 from simroute.fleet.options import ClientOptions, Failures, FleetOptions, Outage, Retries, RouterOptions, RouterRestart
+from simroute.fleet.patience import TIMED_OUT
 from simroute.fleet.pool import Pool
-from simroute.policy.draws import RequestDraws
+from simroute.policy.routing.draws import RequestDraws
+from simroute.results.latency import latencies
 from simroute.results.metrics import summarise
 from simroute.results.run import FleetRun, Status
+from simroute.results.slo import Slo
 from simroute.rng import stream
 
 PLAIN = FleetOptions()
@@ -132,12 +136,12 @@ def test_a_client_may_ask_again_after_a_429():
     assert run.first_token_s.tolist() == [1.0, 92.0]
 
 
-def test_a_429_after_a_loss_counts_as_a_rejection():
+def test_a_429_after_a_loss_is_a_failure_for_the_loss():
     """Our replica dies at 1.5 s, and the endpoint has had its one request of the minute."""
     options = FleetOptions(router=RouterOptions(on_loss="retry"), failures=Failures(outages=[Outage(1.5, 100.0)]))
     run = live(requests([0.0, 0.0], 4), [seconds(), endpoint(requests_per_minute=1)], options, policy="round_robin")
     assert run.replica.tolist() == [1, 1]
-    assert reasons(run) == [RATE_LIMITED, ""]
+    assert (statuses(run)[0], reasons(run)) == (Status.FAILED, [OUTAGE, ""])
 
 
 # -- spilling ----------------------------------------------------------------------------------------------------------
@@ -204,6 +208,13 @@ def test_an_accepted_answer_comes_as_a_whole(exact):
     """Three tokens of a second: the client sees the first when the judge has seen the last."""
     run = cascade(requests([0.0, 10.0], 3), small_and_large(), 1.0, exact=exact)
     assert run.first_token_s.tolist() == run.finish_s.tolist() == [3.0, 13.0]
+    assert np.isnan(latencies(run).tpot_s).all(), "it sees no token after another"
+    assert run.itl.count == 0
+    assert Slo(tpot_s=0.001).met(latencies(run)).all()
+    assert not Slo(ttft_s=2.9).met(latencies(run)).any()
+    for slo, said in ((Slo(tpot_s=0.001), True), (Slo(ttft_s=9.0), False)):
+        notes = summarise(run, {"default": slo}, lambda pool, request_class: None)["notes"]
+        assert ("2 answers came in one piece: a target on TPOT asks nothing of them" in notes) is said
     assert run.attempts.tolist() == [1, 1]
     assert run.replica.tolist() == [0, 0]
 

@@ -12,6 +12,7 @@ from fleet.seconds import reasons, requests, seconds, statuses
 from fleet.test_lifecycle import crash_times, log, scaled
 
 from simroute.errors import UsageError
+from simroute.fleet.cluster import Cluster
 from simroute.fleet.options import (
     Crashes,
     Failures,
@@ -22,7 +23,10 @@ from simroute.fleet.options import (
     Spot,
     Straggler,
 )
+from simroute.policy.context import Membership, PolicyContext
 from simroute.policy.gateway_queue import GatewayQueue, GatewayQueueOptions
+from simroute.policy.routing import make_policy
+from simroute.policy.snapshot import RoutingPolicy
 from simroute.results.run import FleetRun, Status
 from simroute.rng import stream
 
@@ -250,6 +254,23 @@ def test_a_router_that_restarts_has_forgotten_its_policy_s_state():
     options = failing(router=[RouterRestart(2.5, 0.0)])
     run = live(requests([0.0, 1.0, 3.0, 4.0]), [seconds(3)], options, policy="round_robin")
     assert run.replica.tolist() == [0, 1, 0, 1]
+
+
+def test_nobody_listens_for_a_policy_that_is_gone():
+    """However often the router restarts, one policy and the router itself are told of replicas that come and go."""
+    pool = a_pool(2)
+    members = Membership([True, True])
+    context = PolicyContext([pool.variant], [0, 0], stream(0, "policy"), members=members)
+
+    def make() -> RoutingPolicy:
+        return make_policy("two_level", {"variant": {"name": "cascade"}}, context)
+
+    alone = Membership([True, True])
+    make_policy("two_level", {"variant": {"name": "cascade"}}, replace(context, members=alone))
+    restarts = failing(router=[RouterRestart(float(at_s), 0.0) for at_s in range(1, 20)])
+    cluster = Cluster(some(5, 0.1), [pool], make(), "own", 0, members, replace(restarts, remake=make), False, 10)
+    cluster.run(None)
+    assert len(members._listeners) == len(alone._listeners) + 1
 
 
 # -- common random numbers ---------------------------------------------------------------------------------------------

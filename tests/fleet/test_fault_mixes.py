@@ -63,6 +63,9 @@ def same(fast: FleetRun, exact: FleetRun) -> None:
         )
         assert one.token_usd == pytest.approx(other.token_usd)
     np.testing.assert_array_equal(fast.timeline.running, exact.timeline.running)
+    assert fast.itl.count == exact.itl.count
+    assert fast.itl.mean == pytest.approx(exact.itl.mean, rel=1e-9, nan_ok=True)
+    assert fast.itl.quantile(1.0) == pytest.approx(exact.itl.quantile(1.0), rel=1e-9, nan_ok=True)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -6,10 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fleet.living import live
-from fleet.seconds import Refusing, endpoint, reasons, requests, seconds, statuses, under
+from fleet.seconds import Choose, Refusing, endpoint, reasons, requests, seconds, statuses, under
 
 from simroute.errors import SimulationError
 from simroute.fleet.options import FleetOptions, RouterOptions
+from simroute.fleet.recorder import MOST_REASONS, NO_REASON, OTHER_REASON
 from simroute.policy.admission import make_admission
 from simroute.policy.context import NO_REPLICA
 from simroute.policy.snapshot import Decision
@@ -20,13 +21,6 @@ from simroute.rng import stream
 @pytest.fixture(params=[True, False], ids=["exact", "fast"])
 def exact(request):
     return request.param
-
-
-class Choose:
-    """A policy made of a function of (request, snapshots)."""
-
-    def __init__(self, choose):
-        self.choose = choose
 
 
 # -- the router's own time ---------------------------------------------------------------------------------------------
@@ -165,8 +159,35 @@ def test_a_policy_that_raises_is_named_with_the_request(options):
         return Decision(0) if request.index < 2 else snapshots["no such replica"]
 
     at_s = 2.25 if options else 2
-    said = f"policy own: choose of request 2 (class default, {at_s} s) raised TypeError: list indices must be"
+    said = f"policy own: choose of request 2 (class default, {at_s} s) raised TypeError: tuple indices must be"
     assert fault(choose, options).startswith(said)
+
+
+@plain_and_living
+def test_a_policy_cannot_change_what_it_is_shown(options):
+    said = fault(lambda request, snapshots: snapshots.clear(), options)
+    assert "choose of request 0 (class default, 0" in said
+    assert "AttributeError: 'tuple' object has no attribute 'clear'" in said
+
+
+@plain_and_living
+def test_a_refusal_without_a_reason_is_counted_all_the_same(options):
+    run = under(requests([0.0, 1.0]), [seconds()], Choose(lambda request, snapshots: Decision(-1)), options)
+    assert reasons(run) == [NO_REASON, NO_REASON]
+
+
+@plain_and_living
+def test_a_reason_is_text(options):
+    said = fault(lambda request, snapshots: (-1, None), options)
+    assert said.endswith("returned (-1, None), whose reason must be text, as in Decision(-1, 'too long')")
+
+
+@plain_and_living
+def test_reasons_with_a_number_in_each_are_not_told_apart_for_ever(options):
+    numbered = Choose(lambda request, snapshots: Decision(-1, f"no room for request {request.index}"))
+    run = under(requests([0.0] * 300), [seconds()], numbered, options)
+    assert reasons(run)[:2] == ["no room for request 0", "no room for request 1"]
+    assert reasons(run)[MOST_REASONS - 1 :] == ["no room for request 99", *200 * [OTHER_REASON]]
 
 
 @plain_and_living

@@ -5,18 +5,25 @@ Steps take a second, so an answer of n tokens takes n seconds on its seat; place
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from fleet.living import live
-from fleet.seconds import Refusing, endpoint, reasons, requests, seconds, statuses
+from fleet.seconds import Choose, Refusing, endpoint, reasons, requests, seconds, statuses, under
 from fleet.test_lifecycle import Planned
 
-from simroute.fleet.options import ClientOptions, Failures, FleetOptions, Outage, RouterOptions, Scaling
+from simroute.fleet.failures import OUTAGE
+from simroute.fleet.options import ClientOptions, Failures, FleetOptions, Outage, Retries, RouterOptions, Scaling
+from simroute.fleet.pool import Startup
+from simroute.fleet.standstill import PATIENCE_S
 from simroute.policy.admission import make_admission
 from simroute.policy.autoscaling import make_autoscaler
+from simroute.policy.context import NO_REPLICA
 from simroute.policy.gateway_queue import GATEWAY_FULL, TENANT_FULL, WAITED_TOO_LONG, GatewayQueue, GatewayQueueOptions
+from simroute.policy.snapshot import Decision
+from simroute.results.metrics import summarise
 from simroute.results.run import FleetRun, Status
 
 
@@ -207,6 +214,73 @@ def test_what_is_lost_is_held_when_nobody_else_is_up(exact):
     options = holding(router=RouterOptions(on_loss="resume"), failures=Failures(outages=[Outage(1.5, 1.0)]))
     run = live(requests([0.0], 4), [seconds()], options, exact=exact)
     assert (run.first_token_s[0], run.finish_s[0], run.attempts[0]) == (1.0, 16.5, 2)
+
+
+def test_what_was_lost_has_failed_when_the_queue_has_no_place_for_it(exact):
+    """Two seats are lost at 1.5 s with what was in them; one place in the queue, and 30 s until a machine is up."""
+    options = holding({"max_held": 1, "max_wait_s": 5.0}, failures=Failures(outages=[Outage(1.5, 30.0)]))
+    run = live(requests([0.0, 0.0], 4), [seconds(2)], options, exact=exact)
+    assert statuses(run) == [Status.FAILED, Status.FAILED]
+    assert reasons(run) == [OUTAGE, OUTAGE]
+    assert run.left_s.tolist() == [6.5, 1.5], "the first had a place, and waited too long in it"
+
+
+def test_who_asks_again_after_a_loss_begins_with_a_clean_slate():
+    """It has failed at 3.5 s, for the loss; what it asks anew a second later has only waited too long."""
+    options = holding(
+        {"max_wait_s": 2.0},
+        failures=Failures(outages=[Outage(1.5, 30.0)]),
+        clients=ClientOptions(retries=Retries(most=1, backoff_s=1.0)),
+    )
+    run = live(requests([0.0], 4), [seconds()], options)
+    assert (statuses(run), reasons(run), run.left_s[0]) == ([Status.REJECTED], [WAITED_TOO_LONG], 6.5)
+
+
+# -- waiting in vain ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_ends_when_nobody_can_ever_take_what_is_held():
+    """The second request may go to place 1 alone, and nobody orders a replica there: it would wait for ever."""
+    policy = Choose(lambda request, snapshots: Decision(-1, NO_REPLICA) if request.index else Decision(0))
+    run = under(requests([0.0, 1.0], 2), [seconds(1, places=2)], policy, holding())
+    assert statuses(run) == [Status.COMPLETED, Status.UNFINISHED]
+    assert run.end_s == pytest.approx(2.0, abs=0.1)
+    summary = summarise(run, {}, lambda pool, request_class: None)
+    assert summary["requests"]["unfinished"] == 1
+    assert "1 requests were held to the end: no replica that may serve them would ever have come up" in summary["notes"]
+
+
+def test_where_replicas_come_and_go_a_day_is_waited():
+    """The autoscaler sees a request held and keeps its replica, of which the policy wants to know nothing."""
+    scaler = make_autoscaler("hpa", {"min_replicas": 0, "max_replicas": 1, "targets": {"concurrency": 4}})
+    options = holding(scaling={"pool": Scaling(scaler, 60.0)})
+    never = Choose(lambda request, snapshots: Decision(-1, NO_REPLICA))
+    run = under(requests([0.0]), [seconds(0, places=1)], never, options)
+    assert statuses(run) == [Status.UNFINISHED]
+    assert PATIENCE_S < run.end_s < 1.2 * PATIENCE_S
+
+
+def test_a_horizon_is_waited_for():
+    run = live(requests([0.0]), [seconds(0, places=1)], holding(), horizon_s=50.0)
+    assert (statuses(run), run.end_s) == ([Status.UNFINISHED], 50.0)
+
+
+@pytest.mark.parametrize("options", [{"clients": ClientOptions(timeout_s={"default": 500.0})}, {"max_wait_s": 500.0}])
+def test_who_will_give_up_is_waited_for(options):
+    wait = {key: options[key] for key in options.keys() & {"max_wait_s"}}
+    run = live(requests([0.0]), [seconds(0, places=1)], holding(wait, **(options if not wait else {})))
+    assert run.left_s[0] == 500.0
+
+
+def test_a_slow_start_and_a_long_outage_are_waited_for():
+    """Ten days until machines are to be had again, and as long again until one is up."""
+    long_s = 10 * PATIENCE_S
+    pool = replace(seconds(), startup=Startup(node_s=long_s))
+    run = live(requests([1.0]), [pool], holding(failures=Failures(outages=[Outage(0.5, long_s)])))
+    assert run.finish_s[0] == 0.5 + 2 * long_s + 1.0
+
+
+# -- resending, and other people's endpoints: seats --------------------------------------------------------------------
 
 
 def test_an_endpoint_of_others_takes_no_seat_and_has_always_room():

@@ -10,11 +10,12 @@ import pytest
 from fleet.living import live
 from fleet.seconds import Refusing, reasons, requests, seconds, statuses
 
-from simroute.fleet.gateway import LOST_INTEREST, TIMED_OUT
 from simroute.fleet.options import ClientOptions, FleetOptions, Retries, RouterOptions
+from simroute.fleet.patience import LOST_INTEREST, TIMED_OUT
 from simroute.policy.gateway_queue import GatewayQueue, GatewayQueueOptions
 from simroute.results.metrics import summarise
 from simroute.results.run import Status
+from simroute.results.store import request_table
 from simroute.rng import stream
 
 
@@ -178,7 +179,23 @@ def test_a_retry_that_is_answered_is_one_completed_request(exact):
         "unfinished": 0,
     }
     assert summary["ttft_s"]["mean"] == 4.0
-    assert summary["attempts"] == 1
+    assert (summary["tries"], summary["attempts"]) == (3, 1)
+
+
+def test_a_storm_of_refusals_shows_in_tries_alone(exact):
+    """Nothing reaches a replica: five tries of each."""
+    options = trying(4, admission=(Refusing(),), backoff_s=1.0, factor=1.0)
+    run = live(requests([0.0] * 3), [seconds()], options, exact=exact)
+    assert run.tries.tolist() == [5, 5, 5]
+    summary = summarise(run, {}, lambda pool, request_class: None)
+    assert (summary["tries"], summary["attempts"], summary["requests"]["rejected"]) == (15, 0, 3)
+    table = request_table(run)
+    assert (table["tries"].to_pylist(), table["attempts"].to_pylist()) == ([5, 5, 5], [0, 0, 0])
+
+
+def test_who_asks_more_often_than_a_short_number_holds():
+    options = trying(40_000, admission=(Refusing(),), backoff_s=1.0, factor=1.0)
+    assert live(requests([0.0]), [seconds()], options).tries.tolist() == [40_001]
 
 
 def test_a_retry_storm_shows_in_attempts_and_costs_goodput():

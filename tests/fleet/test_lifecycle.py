@@ -11,7 +11,7 @@ from fleet.seconds import reasons, requests, seconds, statuses
 
 from simroute.fleet.options import Crashes, Failures, FleetOptions, Outage, RouterOptions, Scaling
 from simroute.fleet.pool import Startup
-from simroute.policy.scaling_limits import PoolLoad
+from simroute.policy.autoscaling.limits import PoolLoad
 from simroute.results.metrics import summarise
 from simroute.results.run import FleetRun, Status
 from simroute.rng import stream

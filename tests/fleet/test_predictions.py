@@ -11,7 +11,7 @@ from policy.stage import Seen
 from scipy import stats
 
 from simroute.hardware.speed import StepSpeed
-from simroute.policy.predict import Prediction, predict
+from simroute.policy.routing.predict import Prediction, predict
 from simroute.workload.trace import Trace
 
 BUDGET = 2048

@@ -15,7 +15,7 @@ from fleet.seconds import PROMPT, endpoint, reasons, requests, seconds, statuses
 
 from simroute.fleet.failures import OUTAGE
 from simroute.fleet.options import ClientOptions, Failures, FleetOptions, Outage, Retries, RouterOptions, RouterRestart
-from simroute.results.run import Status
+from simroute.results.run import FleetRun, Status
 from simroute.workload.trace import Trace
 
 
@@ -58,6 +58,57 @@ def test_resume_goes_on_from_the_tokens_that_had_come(exact):
     assert [totals.output_tokens for totals in run.replicas] == [4, 3]
     assert [totals.prefill_tokens for totals in run.replicas] == [PROMPT, PROMPT + 3]
     assert run.generated_tokens.tolist() == [6]
+
+
+def gaps(run: FleetRun) -> tuple[int, float, float]:
+    """How many gaps clients saw, their sum and the longest: the step under way when a replica died counts as one."""
+    return run.itl.count, pytest.approx(run.itl.mean * run.itl.count), pytest.approx(run.itl.quantile(1.0), rel=1e-3)
+
+
+@pytest.mark.parametrize("overlapped", [0, 1], ids=["sync", "async"])
+def test_the_pause_of_a_resumed_answer_is_a_gap_that_its_client_sees(exact, overlapped):
+    """Tokens at 1, 2, 3 | 4.5, 5.5, 6.5: four gaps of 1 s and one of 1.5 s, and the fourth token, which never came.
+
+    Under async scheduling the fifth was under way as well.
+    """
+    run = live(requests([0.0], 6), [seconds(2, async_scheduling=bool(overlapped))], lossy("resume", EAST), exact=exact)
+    assert gaps(run) == (6 + overlapped, 6.5 + overlapped, 1.5)
+
+
+def test_the_pause_is_from_the_last_token_that_came_over_any_number_of_losses(exact):
+    """Tokens at 1, 2, 3, the second replica dies before its first at 4.5, the third has 5, 6, 7: a pause of 2 s."""
+    third = replace(seconds(3), zones=("east", "west", "north"))
+    run = live(requests([0.0], 6), [third], lossy("resume", EAST, Outage(4.0, 100.0, zone="west")), exact=exact)
+    assert (run.finish_s[0], gaps(run)) == (7.0, (6, 7.0, 2.0))
+    again = live(requests([0.0], 6), [third], lossy("resume", EAST, WEST), exact=exact)
+    assert (again.finish_s[0], gaps(again)[2]) == (7.5, 2.0), "1, 2, 3 | 4.5 | 6.5, 7.5"
+
+
+def test_an_engine_that_was_looked_at_knows_when_its_tokens_came(exact):
+    """Another client leaves at 3.25 s: that settles the engine's steps in the middle of one.
+
+    What is lost goes on in the other engine's step from 4 s on: no token between 3 s and 5 s.
+    """
+    trace = requests([0.0, 0.0, 0.0], 6, request_class=["batch", "batch", "chat"])
+    options = lossy("resume", EAST, clients=ClientOptions(timeout_s={"chat": 3.25}))
+    run = live(trace, [seconds(2, seats=2)], options, policy="round_robin", exact=exact)
+    assert statuses(run) == [Status.COMPLETED, Status.COMPLETED, Status.CANCELLED]
+    assert run.replica.tolist() == [1, 1, 0]
+    assert gaps(run)[2] == 2.0
+
+
+def test_a_client_that_leaves_a_resumed_answer_has_seen_its_pause(exact):
+    """It hangs up at 5 s, after the token of 4.5 s, or at 4.25 s, before it."""
+    for timeout_s, longest_s in ((5.0, 1.5), (4.25, 1.0)):
+        options = lossy("resume", EAST, clients=ClientOptions(timeout_s={"default": timeout_s}))
+        run = live(requests([0.0], 6), [seconds(2)], options, exact=exact)
+        assert statuses(run) == [Status.CANCELLED]
+        assert gaps(run)[2] == longest_s
+
+
+def test_an_answer_begun_anew_has_no_pause(exact):
+    """What its client had is worth nothing: it waits for its first token, not between two."""
+    assert gaps(live(requests([0.0], 6), [seconds(2)], lossy("retry", EAST), exact=exact))[2] == 1.0
 
 
 def test_resume_adds_up_over_several_losses(exact):

@@ -316,7 +316,7 @@ def test_a_damaged_window_is_replayed_and_a_full_disk_is_no_end(tmp_path, monkey
 
 def test_windows_under_somebody_elses_policy_are_not_kept(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
-        "from simroute.policy.baselines import RoundRobin\n\n\nclass Mine(RoundRobin): ...\n"
+        "from simroute.policy.routing.baselines import RoundRobin\n\n\nclass Mine(RoundRobin): ...\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     whole = built(tmp_path, bursts(12), policies=["mine:Mine"])

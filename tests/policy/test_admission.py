@@ -18,9 +18,9 @@ from simroute.policy.admission import (
     check_admission,
     make_admission,
 )
-from simroute.policy.admission_rules import QUEUE_FULL, TIER_SHED, TOO_LATE
+from simroute.policy.admission.rules import QUEUE_FULL, TIER_SHED, TOO_LATE
+from simroute.policy.admission.token_bucket import RATE_LIMITED, TOO_LARGE
 from simroute.policy.context import Targets
-from simroute.policy.token_bucket import RATE_LIMITED, TOO_LARGE
 from simroute.workload.request import Request
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "fleet.md"

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simroute.policy.context import Membership
-from simroute.policy.hashing import Points, stable_hash
 from simroute.policy.routing import check_options, make_policy
+from simroute.policy.routing.hashing import Points, stable_hash
 from simroute.workload.request import Request
 
 

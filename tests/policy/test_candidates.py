@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simroute.policy.candidates import Candidates, bits, when_down
 from simroute.policy.context import NO_REPLICA, Membership
 from simroute.policy.routing import make_policy
+from simroute.policy.routing.candidates import Candidates, bits, when_down
 from simroute.workload.request import Request
 
 POLICIES = [

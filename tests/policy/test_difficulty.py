@@ -10,7 +10,7 @@ from policy.stage import Stage, ask_for, variant
 from scipy import stats
 
 from simroute.errors import UsageError
-from simroute.policy.difficulty import Difficulty, DifficultyOptions
+from simroute.policy.routing.difficulty import Difficulty, DifficultyOptions
 
 
 def stage():

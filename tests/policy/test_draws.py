@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from simroute.policy.draws import RequestDraws
+from simroute.policy.routing.draws import RequestDraws
 
 
 def draws(seed=0, purpose="score"):

@@ -7,7 +7,7 @@ from math import sqrt
 
 import pytest
 
-from simroute.policy.hashing import HashRing, Points, stable_hash
+from simroute.policy.routing.hashing import HashRing, Points, stable_hash
 
 REPLICAS, VIRTUAL_NODES, KEYS = 12, 64, 20_000
 HASHES = [stable_hash(f"key {k}") for k in range(KEYS)]

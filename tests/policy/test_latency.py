@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from policy.stage import LinearSpeed, Stage, ask_for, variant
 
 from simroute.policy.context import Targets
-from simroute.policy.predict import predict
+from simroute.policy.routing.predict import predict
 
 FAST, SLOW = LinearSpeed(token_s=1e-3), LinearSpeed(token_s=4e-3)
 ONE_SECOND = {"default": Targets(ttft_s=1.0)}

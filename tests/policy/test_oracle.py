@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simroute.policy.oracle import DecisionLog, watched
 from simroute.policy.routing import make_policy
+from simroute.policy.routing.oracle import DecisionLog, watched
 from simroute.policy.snapshot import Decision, Reviewer
 from simroute.workload.request import Request
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from policy.stage import LinearSpeed, Seen, Stage, ask_for, variant
 
 from simroute.policy.context import Targets
-from simroute.policy.predict import Forecasts, Prediction, PredictionOptions, predict
+from simroute.policy.routing.predict import Forecasts, Prediction, PredictionOptions, predict
 
 
 def seen(requests=0, tokens=0, queued_tokens=0, **of_variant):

@@ -8,7 +8,7 @@ import pytest
 from policy.scaling import AT_ONCE
 
 from simroute.policy.autoscaling import PoolLoad, make_autoscaler
-from simroute.policy.predictive import SeasonalForecast
+from simroute.policy.autoscaling.predictive import SeasonalForecast
 
 
 def test_a_rate_that_repeats_is_forecast_exactly_at_any_scale():

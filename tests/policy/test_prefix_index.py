@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simroute.policy.context import Membership
-from simroute.policy.prefix_index import ASSUMED_KV_TOKENS, PrefixIndex, whole_blocks
+from simroute.policy.routing.prefix_index import ASSUMED_KV_TOKENS, PrefixIndex, whole_blocks
 from simroute.workload.request import Request
 
 BLOCK = 10

@@ -9,10 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simroute.policy.candidates import Candidates
 from simroute.policy.context import Membership
-from simroute.policy.prefix_index import PrefixIndex
-from simroute.policy.scorers import SIGNALS, LoraScorer, PrecisePrefixScorer, PrefixScorer, SessionScorer, SignalScorer
+from simroute.policy.routing.candidates import Candidates
+from simroute.policy.routing.prefix_index import PrefixIndex
+from simroute.policy.routing.scorers import (
+    SIGNALS,
+    LoraScorer,
+    PrecisePrefixScorer,
+    PrefixScorer,
+    SessionScorer,
+    SignalScorer,
+)
 from simroute.workload.request import Request
 
 FIGURES = {name: figure for name, (figure, _) in SIGNALS.items()}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from simroute.policy.routing import check_options, make_policy
-from simroute.policy.scorers import SIGNALS
-from simroute.policy.weighted import PRESETS, ScorerWeights, WeightedOptions
+from simroute.policy.routing.scorers import SIGNALS
+from simroute.policy.routing.weighted import PRESETS, ScorerWeights, WeightedOptions
 from simroute.workload.request import Request
 
 LLM_D = {"prefix": 3.0, "queue_depth": 2.0, "kv_usage": 2.0}

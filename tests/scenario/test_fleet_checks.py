@@ -237,6 +237,27 @@ def test_spillover_needs_somewhere_to_go(problems):
     assert found == "policies[0].options: spillover: to: unknown pool 'apy': did you mean api?"
 
 
+def test_spilling_to_nobody_is_doubtful(warnings):
+    spilling = {"name": "spillover"}
+    within = {"name": "two_level", "options": {"variant": spilling}}
+    for policy in ("spillover", spilling, within):
+        (found,) = warnings(policies=[policy])
+        assert found.endswith(
+            "what finds no room goes to endpoints of others, and there are none: "
+            "list them in external, or name a pool of ours in its option to"
+        )
+    assert found.startswith("policies[0]: two_level: ")
+    assert warnings(policies=[spilling | {"options": {"to": "only"}}, "least_requests"]) == []
+    assert warnings(policies=[spilling, within], external=[API]) == []
+
+
+def test_an_endpoint_with_a_fault_exists_none_the_less(problems):
+    """Its own fault is told, and not that the cascade does not know it."""
+    chained = [{"name": "cascade", "options": {"chain": ["only", "api"]}}]
+    (found,) = problems(external=[API | {"ttft_s": -1}], policies=chained)
+    assert found == "external[0].ttft_s: must be > 0, got -1"
+
+
 def test_a_floor_that_no_variant_meets_is_said_with_the_best_there_is(warnings):
     classes = {"coding": {"quality_floor": 0.99}}
     (found,) = warnings(classes=classes)
@@ -270,9 +291,15 @@ def test_what_would_never_finish_is_refused(reading, data):
     for change, where in changes:
         with pytest.raises(UsageError, match=rf"^{where}: 1e-07 s means 190,000,000 scrapes in 19 s of traffic"):
             build(reading(data | change).scenario)
-    data["pools"][0]["autoscale"] = HPA | {"interval_s": 1e-7}
-    with pytest.raises(UsageError, match=r"^pools\[0\].autoscale.interval_s: 1e-07 s means 190,000,000 decisions in"):
+    data["pools"][0]["autoscale"] = HPA | {"interval_s": 0.1}
+    data["traffic"] = data["traffic"] | {"rate_scale": 1e-6}
+    with pytest.raises(UsageError, match=r"^pools\[0\].autoscale.interval_s: 0.1 s means 190,000,000 decisions in"):
         build(reading(data).scenario)
+
+
+def test_no_autoscaler_is_asked_more_often_than_ten_times_a_second(problems):
+    (found,) = problems({"autoscale": HPA | {"interval_s": 1e-5}})
+    assert found == "pools[0].autoscale.interval_s: must be ≥ 0.1, got 1e-05"
 
 
 def test_sessions_that_the_traffic_does_not_have_are_noted(reading, data):

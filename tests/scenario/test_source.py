@@ -74,6 +74,9 @@ def test_a_problem_of_an_overridden_value_names_the_option(source):
     source.override("router.scrape_interval_s=-1")
     assert source.locate(Problem(("pools", 1, "replicas"), "too few")) == "--set pools[good].replicas: too few"
     assert source.locate(Problem(("router", "scrape_interval_s"), "no")) == "--set router.scrape_interval_s: no"
+    below = {"--set pools[good].replicas.more[2]: no": ("more", 2), "--set pools[good].replicas[0].x: no": (0, "x")}
+    for said, keys in below.items():
+        assert source.locate(Problem(("pools", 1, "replicas", *keys), "no")) == said, "the place is named once"
     assert source.locate(Problem(("pools", 0, "replicas"), "no")).startswith(f"{source.path}:4:15")
 
 

@@ -35,7 +35,12 @@ def list_calibrations(
 
         typer.echo(dumps([{"path": str(path)} | c.model_dump(mode="json") for path, c in found], indent=2))
         return
-    _print([_row(c) for _, c in sorted(found, key=_order)], str(root))
+    if not found:
+        every = len(list(calibration_files(root)))
+        none = f"none of {every:,} calibrations has '{only}' in its path" if only and every else "no calibrations"
+        typer.echo(f"{root}: {none}")
+        return
+    _print([_row(c) for _, c in sorted(found, key=_order)])
 
 
 def _order(found: tuple[Path, Calibration]) -> tuple[str | int, ...]:
@@ -67,14 +72,11 @@ _COLUMNS = ("calibration", "TP", "vLLM", "basis", "median", "90 %", "runs", "tok
 """Of `_row`: errors of a step (median, 90th percentile) and of a whole run, then the largest batch measured."""
 
 
-def _print(rows: list[tuple[str, ...]], folder: str) -> None:
+def _print(rows: list[tuple[str, ...]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    if not rows:
-        typer.echo(f"{folder}: no calibrations")
-        return
     options: dict[str, Any] = {"box": SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
     table = Table(title="Calibrations: error of a step and of runs, largest batch measured", **options)
     for heading in _COLUMNS:

@@ -12,23 +12,23 @@ from typing import Any
 from pydantic import BaseModel
 
 from simroute.errors import SimrouteError, UsageError
-from simroute.policy.affinity import SessionAffinity
-from simroute.policy.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
-from simroute.policy.cascade import Cascade
 from simroute.policy.context import PolicyContext
-from simroute.policy.difficulty import DifficultyThreshold
-from simroute.policy.latency import CostAware, JoinShortestExpectedWait, LatencyTarget
-from simroute.policy.length_split import LengthSplit
-from simroute.policy.loading import NoOptions, imported, is_path, offered
 from simroute.policy.options import OptionProblem, problems_in
-from simroute.policy.oracle import Oracle
-from simroute.policy.prefix import PrefixAffinity, PrefixPrecise
-from simroute.policy.quant_aware import QuantAware
+from simroute.policy.routing.affinity import SessionAffinity
+from simroute.policy.routing.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
+from simroute.policy.routing.cascade import Cascade
+from simroute.policy.routing.difficulty import DifficultyThreshold
+from simroute.policy.routing.latency import CostAware, JoinShortestExpectedWait, LatencyTarget
+from simroute.policy.routing.length_split import LengthSplit
+from simroute.policy.routing.loading import NoOptions, imported, is_path, offered
+from simroute.policy.routing.oracle import Oracle
+from simroute.policy.routing.prefix import PrefixAffinity, PrefixPrecise
+from simroute.policy.routing.quant_aware import QuantAware
+from simroute.policy.routing.spillover import Spillover
+from simroute.policy.routing.tokens import LeastTokens
+from simroute.policy.routing.two_level import PolicyChoice, TwoLevel
+from simroute.policy.routing.weighted import Weighted
 from simroute.policy.snapshot import RoutingPolicy
-from simroute.policy.spillover import Spillover
-from simroute.policy.tokens import LeastTokens
-from simroute.policy.two_level import PolicyChoice, TwoLevel
-from simroute.policy.weighted import Weighted
 
 __all__ = [
     "POLICIES",
@@ -36,6 +36,7 @@ __all__ = [
     "PolicyContext",
     "check_options",
     "make_policy",
+    "needs_external",
     "options_schema",
     "policy_class",
 ]
@@ -111,6 +112,18 @@ def check_options(name: str, options: Mapping[str, Any]) -> list[OptionProblem]:
     made = model.model_validate(dict(options))
     chosen = ((key, getattr(made, key)) for key in type(made).model_fields)
     return [problem for key, value in chosen if isinstance(value, PolicyChoice) for problem in _inner(key, value)]
+
+
+def needs_external(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether policy `name` with these options, or one inside it, does nothing of its own without somebody's endpoint.
+
+    Options of a policy say so by an attribute of that name; wrong ones say nothing. Raises UsageError for its name.
+    """
+    if check_options(name, options):
+        return False
+    made = _options_of(name).model_validate(dict(options))
+    inside = [value for key in type(made).model_fields if isinstance(value := getattr(made, key), PolicyChoice)]
+    return getattr(made, "needs_external", False) or any(needs_external(each.name, each.options) for each in inside)
 
 
 def options_schema(name: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The autoscaler that follows a timetable, as KEDA's cron scaler does (https://keda.sh/docs/latest/scalers/cron/).
 
-May import policy.hpa, policy.predictive and policy.scaling_limits, and units.
+May import policy.autoscaling.hpa, policy.autoscaling.predictive and policy.autoscaling.limits, and units.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from simroute.policy.hpa import Hpa, HpaOptions, HpaRules
-from simroute.policy.predictive import Predictive, PredictiveOptions, PredictiveRules
-from simroute.policy.scaling_limits import Autoscaler, Limits, PoolLoad, ZeroGate
+from simroute.policy.autoscaling.hpa import Hpa, HpaOptions, HpaRules
+from simroute.policy.autoscaling.limits import Autoscaler, Limits, PoolLoad, ZeroGate
+from simroute.policy.autoscaling.predictive import Predictive, PredictiveOptions, PredictiveRules
 from simroute.units import SECONDS_PER_HOUR, SECONDS_PER_WEEK
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]

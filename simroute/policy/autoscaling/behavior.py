@@ -1,7 +1,7 @@
 """How fast and how readily a pool follows its recommendations: Kubernetes' `behavior`, with its defaults.
 
 See "Configurable scaling behavior" in https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/.
-Owns `ScaleUp`, `ScaleDown` and `Behavior`. May import policy.scaling_limits.
+Owns `ScaleUp`, `ScaleDown` and `Behavior`. May import policy.autoscaling.limits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from simroute.policy.scaling_limits import Limits, PoolLoad, ZeroGate
+from simroute.policy.autoscaling.limits import Limits, PoolLoad, ZeroGate
 
 
 class ScalingPolicy(BaseModel):

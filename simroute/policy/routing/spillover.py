@@ -1,6 +1,6 @@
 """Own replicas first; what they have no room for goes to somebody else's endpoint, within its rate limit.
 
-May import errors, policy.context, policy.options, policy.pressure, policy.snapshot and policy.token_bucket, and
+May import errors, policy.admission.token_bucket, policy.context, policy.options, policy.pressure, policy.snapshot and
 workload.request.
 """
 
@@ -12,11 +12,11 @@ from operator import attrgetter
 from typing import ClassVar, NamedTuple
 
 from simroute.errors import UsageError, unknown
+from simroute.policy.admission.token_bucket import Bucket
 from simroute.policy.context import NO_REPLICA, NO_VARIANT, BalancerOptions, ByClass, Group, PolicyContext
 from simroute.policy.options import Positive
 from simroute.policy.pressure import PoolPressure, PressureOptions, pressures
 from simroute.policy.snapshot import Decision, Snapshot
-from simroute.policy.token_bucket import Bucket
 from simroute.workload.request import Request
 
 _in_flight = attrgetter("in_flight")
@@ -34,6 +34,11 @@ class SpilloverOptions(PressureOptions, BalancerOptions):
     requests_per_minute: Positive | None = None
     classes: tuple[str, ...] = ()
     tiers: tuple[str, ...] = ()
+
+    @property
+    def needs_external(self) -> bool:
+        """Whether it does nothing of its own without somebody else's endpoint."""
+        return self.to is None
 
 
 class _Sides(NamedTuple):

@@ -1,6 +1,6 @@
 """The rate limit: an admission rule with a token bucket for each tenant, each tier or the whole fleet.
 
-May import policy.admission_rules, policy.context and policy.options, and workload.request.
+May import policy.admission.rules, policy.context and policy.options, and workload.request.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from simroute.policy.admission_rules import FleetLoad, RuleOptions
+from simroute.policy.admission.rules import FleetLoad, RuleOptions
 from simroute.policy.context import Targets
 from simroute.policy.options import Positive
 from simroute.workload.request import Request

@@ -1,6 +1,6 @@
 """The autoscaler that looks ahead: what comes at this hour of other days, brought to today's level.
 
-May import policy.hpa, policy.options, policy.scaling_behavior and policy.scaling_limits, and units.
+May import policy.autoscaling.hpa, policy.options, policy.autoscaling.behavior and policy.autoscaling.limits, and units.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from simroute.policy.hpa import HpaRules, Recommender, whole_replicas
+from simroute.policy.autoscaling.behavior import Behavior
+from simroute.policy.autoscaling.hpa import HpaRules, Recommender, whole_replicas
+from simroute.policy.autoscaling.limits import Limits, PoolLoad
 from simroute.policy.options import NotNegative, Positive
-from simroute.policy.scaling_behavior import Behavior
-from simroute.policy.scaling_limits import Limits, PoolLoad
 from simroute.units import SECONDS_PER_HOUR
 
 

@@ -1,7 +1,6 @@
 """Named scorers with weights, as llm-d's router has them. Owns `Weighted`, its options and its presets.
 
-May import policy.candidates, policy.context, policy.prefix_index, policy.scorers and policy.snapshot, and
-workload.request.
+May import policy.context, policy.snapshot, workload.request and, of this folder, candidates, prefix_index and scorers.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from simroute.policy.candidates import Candidates
 from simroute.policy.context import BalancerOptions, ByClass, PolicyContext, uniforms
-from simroute.policy.prefix_index import PrefixIndex
-from simroute.policy.scorers import (
+from simroute.policy.routing.candidates import Candidates
+from simroute.policy.routing.prefix_index import PrefixIndex
+from simroute.policy.routing.scorers import (
     LoraScorer,
     PrecisePrefixScorer,
     PrefixScorer,

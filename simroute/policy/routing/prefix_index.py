@@ -1,6 +1,6 @@
 """Which replica has probably cached which prefix, by what the router sent where. Owns `PrefixIndex`, `whole_blocks`.
 
-May import policy.candidates and policy.context, and workload.request.
+May import policy.routing.candidates and policy.context, and workload.request.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
-from simroute.policy.candidates import when_down
 from simroute.policy.context import PolicyContext
+from simroute.policy.routing.candidates import when_down
 from simroute.workload.request import Request
 
 ASSUMED_KV_TOKENS = 500_000

@@ -1,6 +1,6 @@
 """Routing to where a prompt's prefix is cached: by the router's own memory, or by the engines' KV events.
 
-May import policy.candidates, policy.context, policy.prefix_index and policy.snapshot, and workload.request.
+May import policy.context, policy.snapshot, workload.request and, of this folder, candidates and prefix_index.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from simroute.policy.candidates import Candidates
 from simroute.policy.context import BalancerOptions, ByClass, PolicyContext
-from simroute.policy.prefix_index import PrefixIndex
+from simroute.policy.routing.candidates import Candidates
+from simroute.policy.routing.prefix_index import PrefixIndex
 from simroute.policy.snapshot import Decision, Snapshot
 from simroute.workload.request import Request
 

@@ -1,6 +1,6 @@
 """Admission: whether a request may enter the fleet at all. The rules by name, and several of them in a row.
 
-A new rule is a class with `Options`, `__init__(options, targets)` and `admit` (see `admission_rules`), one line in
+A new rule is a class with `Options`, `__init__(options, targets)` and `admit` (see `rules`), one line in
 `ADMISSIONS` and a section in docs/fleet.md. May import policy.*, and workload.request.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from simroute.policy.admission_rules import AdmissionRule, Always, Deadline, FleetLoad, QueueLimit, TierShed
+from simroute.policy.admission.rules import AdmissionRule, Always, Deadline, FleetLoad, QueueLimit, TierShed
+from simroute.policy.admission.token_bucket import TokenBucket
 from simroute.policy.context import Targets
 from simroute.policy.options import OptionProblem, options_of, parse_options, problems_in
-from simroute.policy.token_bucket import TokenBucket
 from simroute.workload.request import Request
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 Owns `Scorer`, `SIGNALS` (scores of what a snapshot shows) and the scorers that remember what was sent where.
 Formulas are those of llm-d's router (github.com/llm-d/llm-d-router, pkg/epp/framework/plugins/scheduling/scorer).
-May import policy.candidates, policy.context, policy.prefix_index and policy.snapshot, and workload.request.
+May import policy.context, policy.snapshot, workload.request and, of this folder, candidates and prefix_index.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from simroute.policy.candidates import Candidates, when_down
 from simroute.policy.context import PolicyContext
-from simroute.policy.prefix_index import PrefixIndex
+from simroute.policy.routing.candidates import Candidates, when_down
+from simroute.policy.routing.prefix_index import PrefixIndex
 from simroute.policy.snapshot import Snapshot
 from simroute.workload.request import Request
 

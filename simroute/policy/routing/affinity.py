@@ -1,6 +1,6 @@
 """Consistent hashing with bounded loads: a session keeps its replica, and no replica gets too many.
 
-May import policy.candidates, policy.context, policy.hashing, policy.prefix_index, policy.snapshot and workload.request.
+May import policy.context, policy.snapshot, workload.request and, of this folder, candidates, hashing and prefix_index.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from simroute.policy.candidates import Candidates
 from simroute.policy.context import BalancerOptions, ByClass, PolicyContext
-from simroute.policy.hashing import Points, stable_hash
-from simroute.policy.prefix_index import whole_blocks
+from simroute.policy.routing.candidates import Candidates
+from simroute.policy.routing.hashing import Points, stable_hash
+from simroute.policy.routing.prefix_index import whole_blocks
 from simroute.policy.snapshot import Decision, Snapshot
 from simroute.workload.request import Request
 

@@ -1,6 +1,6 @@
 """The policies that predict latency: shortest expected wait, within the targets, the cheapest within the targets.
 
-May import policy.context, policy.predict and policy.snapshot, and workload.request.
+May import policy.context, policy.routing.predict and policy.snapshot, and workload.request.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import ClassVar, Literal, NamedTuple
 
 from simroute.policy.context import NO_REPLICA, NO_VARIANT, BalancerOptions, ByClass, FloorRule, Group, PolicyContext
-from simroute.policy.predict import LATE, Forecasts, PredictionOptions, Rank, TargetOptions
+from simroute.policy.routing.predict import LATE, Forecasts, PredictionOptions, Rank, TargetOptions
 from simroute.policy.snapshot import Decision, Snapshot
 from simroute.workload.request import Request
 

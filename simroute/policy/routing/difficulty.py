@@ -3,7 +3,7 @@
 RouteLLM (Ong et al., arXiv:2406.18665) scores a prompt by the probability that the strong model's answer wins, and
 sends it to the strong model when the score reaches a threshold. Its `calibrate_threshold` takes the quantile
 1 - share of the scores of sample prompts, so that the wanted share of calls goes to the strong model.
-May import errors, policy.context, policy.draws and policy.snapshot, and workload.request.
+May import errors, policy.context, policy.routing.draws and policy.snapshot, and workload.request.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from simroute.errors import UsageError, unknown
 from simroute.policy.context import Group, PolicyContext
-from simroute.policy.draws import RequestDraws
+from simroute.policy.routing.draws import RequestDraws
 from simroute.policy.snapshot import Decision, Snapshot
 from simroute.workload.request import Request
 

@@ -1,7 +1,7 @@
 """The reactive autoscaler, as Kubernetes' HorizontalPodAutoscaler works it out.
 
 Algorithm and defaults are those of https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/
-("Algorithm details"). May import policy.options, policy.scaling_behavior and policy.scaling_limits.
+("Algorithm details"). May import policy.options, policy.autoscaling.behavior and policy.autoscaling.limits.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from simroute.policy.autoscaling.behavior import Behavior, ScaleDown, ScaleUp
+from simroute.policy.autoscaling.limits import Limits, PoolLoad
 from simroute.policy.options import Positive
-from simroute.policy.scaling_behavior import Behavior, ScaleDown, ScaleUp
-from simroute.policy.scaling_limits import Limits, PoolLoad
 
 _ROUNDING = 1e-9
 """How far a quotient of floats may be off: 3.0000000001 replicas are 3, and 1.1 is within 10% of 1."""

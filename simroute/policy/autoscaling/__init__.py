@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simroute.policy.hpa import Hpa
+from simroute.policy.autoscaling.hpa import Hpa
+from simroute.policy.autoscaling.limits import Autoscaler, Limits, PoolLoad
+from simroute.policy.autoscaling.predictive import Predictive
+from simroute.policy.autoscaling.scheduled import Scheduled
 from simroute.policy.options import OptionProblem, options_of, parse_options, problems_in
-from simroute.policy.predictive import Predictive
-from simroute.policy.scaling_limits import Autoscaler, Limits, PoolLoad
-from simroute.policy.scheduled import Scheduled
 
 __all__ = [
     "AUTOSCALERS",

@@ -1,6 +1,6 @@
 """The quantization-aware policy: the cheapest variant that is good enough, has room and, if asked, is fast enough.
 
-May import errors, policy.context, policy.predict, policy.pressure and policy.snapshot, and workload.request.
+May import errors, policy.context, policy.routing.predict, policy.pressure and policy.snapshot, and workload.request.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import ClassVar, NamedTuple
 
 from simroute.errors import UsageError, unknown
 from simroute.policy.context import NO_REPLICA, NO_VARIANT, ByClass, FloorRule, PolicyContext
-from simroute.policy.predict import Forecasts, TargetOptions
 from simroute.policy.pressure import PoolPressure, PressureOptions, pressures
+from simroute.policy.routing.predict import Forecasts, TargetOptions
 from simroute.policy.snapshot import Decision, Snapshot
 from simroute.workload.request import Request
 

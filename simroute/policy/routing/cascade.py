@@ -1,6 +1,6 @@
 """A small model first, a larger one when its answer is not good enough (FrugalGPT, Chen et al., arXiv:2305.05176).
 
-May import errors, policy.context, policy.draws and policy.snapshot, and workload.request.
+May import errors, policy.context, policy.routing.draws and policy.snapshot, and workload.request.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from simroute.errors import UsageError, unknown
 from simroute.policy.context import NO_REPLICA, Group, PolicyContext
-from simroute.policy.draws import RequestDraws
+from simroute.policy.routing.draws import RequestDraws
 from simroute.policy.snapshot import Decision, Snapshot
 from simroute.workload.request import Request
 
