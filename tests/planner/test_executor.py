@@ -26,7 +26,7 @@ def test_every_item_has_its_result(executor: Executor):
     assert found == {i: i * i for i in range(7)}
     assert told == sorted(told)
     assert told[-1] == 1.0
-    assert len(set(told)) >= 7
+    assert set(told) - {0.0, 1.0}, "as results come"
 
 
 @by_executor
