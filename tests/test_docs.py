@@ -60,6 +60,8 @@ def test_commands_of_the_readme_run(line, tmp_path):
     if arguments[0] == "run":
         # Assertions are evaluated on the first requests; for the rest, reading, checking and building will do.
         arguments += ["--set", "traffic.traces[0].head=200"] if "--assert" in arguments else ["--dry-run"]
+    if arguments[0] == "whatif":
+        arguments += ["--base", "traffic.traces[0].head=200"]
     if "-o" in arguments:
         arguments[arguments.index("-o") + 1] = str(tmp_path / "out")
     done = simroute(*arguments)
@@ -75,12 +77,14 @@ def test_an_assertion_of_the_readme_fails_when_it_does_not_hold():
 
 
 @pytest.mark.skipif(not os.environ.get("SIMROUTE_SLOW"), reason="takes a minute: set SIMROUTE_SLOW=1, as .ci/run does")
-def test_the_readme_shows_what_its_first_command_prints():
-    (shown,) = blocks(README, "text")
-    printed = simroute("run", "scenarios/mixed_traffic.yaml").stdout
-    lines = [line.rstrip() for line in printed.splitlines()]
-    assert shown.splitlines()[-1] == "..."
-    assert shown.splitlines()[:-1] == lines[: len(shown.splitlines()) - 1]
+@pytest.mark.parametrize(
+    ("place", "command"), [(0, "run scenarios/mixed_traffic.yaml"), (1, "plan scenarios/plans/first.yaml --no-resume")]
+)
+def test_the_readme_shows_what_its_commands_print(place, command):
+    shown = blocks(README, "text")[place].splitlines()
+    printed = [line.rstrip() for line in simroute(*command.split()).stdout.splitlines()]
+    assert shown[-1] == "..."
+    assert shown[:-1] == printed[: len(shown) - 1]
 
 
 @pytest.mark.parametrize("path", list(commands()), ids=" ".join)
