@@ -91,7 +91,8 @@ def plan(
         typer.echo(line)
     if result.interrupted:
         unchecked = ", assertions were not checked" * bool(assertions)
-        typer.echo(f"warning: interrupted: fleets that were not simulated may be cheaper{unchecked}", err=True)
+        why = next(note for note in result.document["notes"] if note.startswith("interrupted"))
+        typer.echo(f"warning: {why}{unchecked}; {kept.going_on('what is done is')}", err=True)
         record(junit, _SUITE, [(each, ()) for each in assertions], skipped="the search was interrupted")
         raise typer.Exit(EXIT_INTERRUPTED)
     if not result.feasible:

@@ -20,6 +20,7 @@ from simroute.planner.candidates import Space, space_of
 from simroute.planner.evaluate import Candidate, Evaluator, Verdict
 from simroute.planner.executor import Executor, Flag, ProcessPool
 from simroute.planner.frontier import (
+    at_best,
     binding,
     frontier,
     phrase,
@@ -32,7 +33,7 @@ from simroute.planner.loading import load_plan
 from simroute.planner.plots import Plots
 from simroute.planner.proof import PROOF, proof
 from simroute.planner.relax import relaxed
-from simroute.planner.search import Progress, Search
+from simroute.planner.search import Search, Stages
 from simroute.planner.spec import PlanSpec
 from simroute.results.metrics import rounded
 from simroute.scenario.replay import interruptible
@@ -88,7 +89,7 @@ def plan(
     exact: bool = False,
     executor: Executor | None = None,
     cache: Cache | str | os.PathLike[str] | None = None,
-    progress: Progress | None = None,
+    progress: Stages | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> PlanResult:
     """The cheapest of a plan's fleets that keeps every promise.
@@ -120,9 +121,9 @@ def plan(
 
 
 class _Told:
-    """Progress as it was told last, to be told again so that a clock beside it moves."""
+    """Stages as it was told last, to be told again so that a clock beside it moves."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Stages | None) -> None:
         self._progress = progress
         self._last = (0.0, "fleets of one variant")
 
@@ -136,7 +137,7 @@ class _Told:
             self._progress(*self._last)
 
 
-def _answered(search: Search, progress: Progress) -> dict[str, Any]:
+def _answered(search: Search, progress: Stages) -> dict[str, Any]:
     """The whole document but for the time it took."""
     space, evaluator = search.space, search.evaluator
     best = search.best
@@ -159,7 +160,7 @@ def _answered(search: Search, progress: Progress) -> dict[str, Any]:
         "relax": relax,
         "binding": [check.document(margin=True) for check in bound],
         **{part: stands.get(part) for part in PROOF},
-        "search": _told(search),
+        "search": _counted(search),
         "unfit": [unfit._asdict() for unfit in space.unfit],
         **_context(space),
         "notes": [
@@ -238,7 +239,7 @@ def _context(space: Space) -> dict[str, Any]:
     }
 
 
-def _told(search: Search) -> dict[str, Any]:
+def _counted(search: Search) -> dict[str, Any]:
     """What the search did with its candidates."""
     space, tally = search.space, search.evaluator.tally
     candidates, known = space.size(), {verdict.candidate for verdict in search.verdicts()}
@@ -282,10 +283,11 @@ def _with_less(cheaper: Sequence[Verdict], bound: Sequence[Check]) -> str:
     """What keeps the best plan from being smaller: what its nearest cheaper neighbour breaks, else the least room."""
     broken = sorted((c for v in cheaper[:1] for c in v.violations if c.value is not None), key=lambda c: c.margin)
     if broken:
-        worst_off = broken[0]
-        most = "at best " if cheaper[0].stage == "peak" else ""
-        value, limit = shown(worst_off, worst_off.value), shown(worst_off, worst_off.limit)
-        return f"; with less, {phrase(worst_off)} is {most}{value}, and {limit} is promised"
+        check = broken[0]
+        if cheaper[0].stage == "peak":
+            return f"; with less, {at_best(check)}"
+        value, limit = shown(check, check.value), shown(check, check.limit)
+        return f"; with less, {phrase(check)} is {value}, and {limit} is promised"
     tight = next(iter(bound), None)
     return "" if tight is None else f"; least room has {phrase(tight)}: {shown(tight, tight.value)}"
 

@@ -65,7 +65,8 @@ def on_spot(scenario: Scenario, wanted: SpotShare) -> tuple[Scenario, list[str]]
             notes.append(_note(pool, parts[-1], moved, wanted))
     if not taken:
         raise UnfitError([f"spot: {wanted.share:g} of the replicas of {', '.join(affected) or 'no pool'} is none"])
-    kept = [each for each in scenario.model_dump(mode="json")["failures"]["spot"] if each["pool"] not in affected]
+    wholly = {each["pool"] for each in taken}  # (parts of a pool have no failures of their own)
+    kept = [each for each in scenario.model_dump(mode="json")["failures"]["spot"] if each["pool"] not in wholly]
     return changed(scenario, {"pools": pools, "failures.spot": kept + taken}), notes
 
 

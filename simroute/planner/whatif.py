@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from simroute.errors import SimrouteError, SimulationError, UnfitError, UsageError
 from simroute.planner.cache import Cache
-from simroute.planner.cells import TODAY, At, Cells, Progress, Variation, within
+from simroute.planner.cells import TODAY, At, Cells, Variation
 from simroute.planner.changes import Change, applied
-from simroute.planner.executor import Executor, ProcessPool
+from simroute.planner.executor import Executor, ProcessPool, Progress, portion
 from simroute.planner.purchase import Buying, Need, first_break
 from simroute.planner.spot import SUFFIX, names_pool
 from simroute.planner.targets import Constraint
@@ -224,7 +224,7 @@ def _grid(cells: Cells, steps: Sequence[float], progress: Progress | None) -> No
         depth = -(-cpus() // len(ahead))
         before = of - sum(map(len, ahead.values()))
         wave = [At(number, rate) for number, left in ahead.items() for rate in left[:depth]]
-        cells.ask(wave, within(progress, before / of, (before + len(wave)) / of))
+        cells.ask(wave, portion(progress, before / of, (before + len(wave)) / of))
         for number, left in list(ahead.items()):
             over = any(
                 cells.known.get(At(number, rate), {}).get("stability") == Stability.OVERLOADED for rate in left[:depth]
@@ -248,7 +248,7 @@ def _bisect(cells: Cells, precision: float, progress: Progress | None) -> None:
         middles = [at for at in dict.fromkeys(middles) if at not in cells.failed]
         if not middles:
             return
-        cells.ask(middles, within(progress, 1 - 0.5**rounds, 1 - 0.5 ** (rounds + 1)))
+        cells.ask(middles, portion(progress, 1 - 0.5**rounds, 1 - 0.5 ** (rounds + 1)))
         rounds += 1
 
 
@@ -273,4 +273,4 @@ class _Told:
         if self._progress is None:
             return None
         start, self._done = self._done, end
-        return within(self._progress, start, end)
+        return portion(self._progress, start, end)

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from simroute.errors import SimrouteError, UsageError
-from simroute.policy.context import PolicyContext
+from simroute.policy.context import BalancerOptions, PolicyContext
 from simroute.policy.options import OptionProblem, problems_in
 from simroute.policy.routing.affinity import SessionAffinity
 from simroute.policy.routing.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
@@ -34,7 +34,9 @@ __all__ = [
     "POLICIES",
     "OptionProblem",
     "PolicyContext",
+    "built_in",
     "check_options",
+    "ignores_floors",
     "make_policy",
     "needs_external",
     "options_schema",
@@ -110,8 +112,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> list[OptionProblem]:
     if problems:
         return problems
     made = model.model_validate(dict(options))
-    chosen = ((key, getattr(made, key)) for key in type(made).model_fields)
-    return [problem for key, value in chosen if isinstance(value, PolicyChoice) for problem in _inner(key, value)]
+    return [problem for key, chosen in _policies_inside(made).items() for problem in _inner(key, chosen)]
 
 
 def needs_external(name: str, options: Mapping[str, Any]) -> bool:
@@ -122,8 +123,29 @@ def needs_external(name: str, options: Mapping[str, Any]) -> bool:
     if check_options(name, options):
         return False
     made = _options_of(name).model_validate(dict(options))
-    inside = [value for key in type(made).model_fields if isinstance(value := getattr(made, key), PolicyChoice)]
+    inside = _policies_inside(made).values()
     return getattr(made, "needs_external", False) or any(needs_external(each.name, each.options) for each in inside)
+
+
+def built_in(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether policy `name` and, with these options, which must be right, every one inside it are this package's."""
+    if name not in POLICIES:
+        return False
+    inside = _policies_inside(_options_of(name).model_validate(dict(options))).values()
+    return all(built_in(each.name, each.options) for each in inside)
+
+
+def ignores_floors(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether policy `name` with these options spreads load over all variants, whatever the quality floors.
+
+    In a policy of several levels the `variant` one decides. Wrong options say nothing. Raises UsageError for its name.
+    """
+    if check_options(name, options):
+        return False
+    made = _options_of(name).model_validate(dict(options))
+    if variant := _policies_inside(made).get("variant"):
+        return ignores_floors(variant.name, variant.options)
+    return isinstance(made, BalancerOptions) and not made.respect_quality_floor
 
 
 def options_schema(name: str) -> dict[str, Any]:
@@ -134,6 +156,12 @@ def options_schema(name: str) -> dict[str, Any]:
 def _options_of(name: str) -> type[BaseModel]:
     options: type[BaseModel] = getattr(policy_class(name), "Options", NoOptions)
     return options
+
+
+def _policies_inside(made: BaseModel) -> dict[str, PolicyChoice]:
+    """The policies that options name, by option."""
+    chosen = {key: getattr(made, key) for key in type(made).model_fields}
+    return {key: value for key, value in chosen.items() if isinstance(value, PolicyChoice)}
 
 
 def _inner(key: str, chosen: PolicyChoice) -> list[OptionProblem]:
