@@ -223,7 +223,6 @@ def test_nor_have_policies_with_such_code_inside(tmp_path):
 
 
 def test_it_says_how_to_go_on(tmp_path):
-    assert (
-        Cache(tmp_path).going_on("2 of 5 are") == f"2 of 5 are kept in {tmp_path}: the same command goes on from there"
-    )
+    said = Cache(tmp_path).going_on("2 of 5 are")
+    assert said == f"2 of 5 are kept in {tmp_path}: the same command goes on from there"
     assert Cache(tmp_path).going_on("") == Cache(None).going_on("2 of 5 are") == "none of its replays is kept"

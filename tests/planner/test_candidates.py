@@ -108,7 +108,7 @@ def test_a_variant_with_two_ranges_of_replicas_is_refused(tmp_path: Path):
     data = tiny(tmp_path, requests=5)
     data["candidates"] = [{"model": "Llama-3.1-8B", "gpu": "L4", "replicas": {"max": most}} for most in (2, 9)]
     with pytest.raises(
-        UsageError, match="Llama-3.1-8B-bf16-L4 is listed with 1 to 2 and 1 to 9 replicas: list it once"
+        UsageError, match=r"Llama-3.1-8B-bf16-L4 is listed with 1 to 2 and 1 to 9 replicas: list it once"
     ):
         spanned(tmp_path, data)
 

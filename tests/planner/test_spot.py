@@ -120,3 +120,13 @@ def test_a_bare_number_is_a_share():
     (change,) = changes_in("{spot: 0.5}", "x")
     assert change.spot == SpotShare(share=0.5)
     assert change.shown == "50% of all replicas on spot"
+
+
+def test_a_pool_of_which_nothing_moves_keeps_its_failures(path):
+    own = "failures.spot=[{pool: two, mean_life_s: 60}]"
+    found = applied(loaded(path, own, "pools[two].replicas=1"), Change(spot=SpotShare(share=0.3, price=0.5)))
+    assert [pool.name for pool in found.pools] == ["one", "one-spot", "two"]
+    assert [(each.pool, each.mean_life_s) for each in found.scenario.failures.spot] == [
+        ("two", 60.0),
+        ("one-spot", 86_400.0),
+    ]
