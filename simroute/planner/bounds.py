@@ -4,7 +4,7 @@
 - context, latency: too many prompts that no variant takes, or that even an idle replica answers too late;
 - throughput: in some stretch of time more work falls due, done as cheaply as a step can do it, than the replicas have
   time for. Requests that the promises let miss are left out, the costliest ones.
-Owns `Bounds`. Imports, of this room, candidates, limits and work; scipy where it is used.
+Owns `Bounds`. Imports policy and, of this room, candidates, limits and work; scipy where it is used.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from simroute.planner.candidates import Fleet, Space
 from simroute.planner.limits import SLACK, Limits, limits_of
 from simroute.planner.work import RESOURCES, Costs, Floats, Load, costs_of, load_of
+from simroute.policy.routing import reviews_answers
 
 STRETCHES = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03, 0.015)
 """Lengths of the stretches of time that are looked at, as shares of the traffic's."""
@@ -51,6 +52,8 @@ class Bounds:
     """Of three or more options, counts that the work is known to fit on, and counts that it is known not to fit on."""
 
     def __post_init__(self) -> None:
+        policies = self.space.spec.policies  # (answers that one of them shows whole have no TPOT)
+        self._paced = not any(reviews_answers(policy.name, policy.options) for policy in policies)
         self._costs = [costs_of(pool) for pool in self.space.built.pools]
         self.limits = [limits_of(self.space, name) for name in self.space.classes]
         self.able = np.array([[self._able(option, c) for c in self.space.classes] for option in range(self._n)])
@@ -204,7 +207,8 @@ class Bounds:
         e2e_s = ttft_s + tpot_s * gaps
         found = []
         for (ttft, tpot, e2e), _ in limits.aims:
-            found.append(load.rejected[rows] | (ttft_s > ttft) | (tpot_s > tpot) | (e2e_s > e2e))
+            late = load.rejected[rows] | (ttft_s > ttft) | (e2e_s > e2e)
+            found.append(late | (tpot_s > tpot) if self._paced else late)
         self._slow[option, c] = found
         return found
 

@@ -41,6 +41,7 @@ __all__ = [
     "needs_external",
     "options_schema",
     "policy_class",
+    "reviews_answers",
 ]
 
 POLICIES: dict[str, type[Any]] = {
@@ -89,7 +90,7 @@ def make_policy(name: str, options: Mapping[str, Any], context: PolicyContext) -
     problems = check_options(name, options)
     if problems:
         raise UsageError("\n".join(f"policy {name}: {problem}" for problem in problems))
-    made = _options_of(name).model_validate(dict(options))
+    made = _made(name, options)
     try:
         policy: RoutingPolicy = policy_class(name)(made, context)
     except SimrouteError:
@@ -107,11 +108,10 @@ def check_options(name: str, options: Mapping[str, Any]) -> list[OptionProblem]:
 
     Raises UsageError for its name.
     """
-    model = _options_of(name)
-    problems = problems_in(model, options)
+    problems = problems_in(_options_of(name), options)
     if problems:
         return problems
-    made = model.model_validate(dict(options))
+    made = _made(name, options)
     return [problem for key, chosen in _policies_inside(made).items() for problem in _inner(key, chosen)]
 
 
@@ -122,7 +122,7 @@ def needs_external(name: str, options: Mapping[str, Any]) -> bool:
     """
     if check_options(name, options):
         return False
-    made = _options_of(name).model_validate(dict(options))
+    made = _made(name, options)
     inside = _policies_inside(made).values()
     return getattr(made, "needs_external", False) or any(needs_external(each.name, each.options) for each in inside)
 
@@ -131,7 +131,7 @@ def built_in(name: str, options: Mapping[str, Any]) -> bool:
     """Whether policy `name` and, with these options, which must be right, every one inside it are this package's."""
     if name not in POLICIES:
         return False
-    inside = _policies_inside(_options_of(name).model_validate(dict(options))).values()
+    inside = _policies_inside(_made(name, options)).values()
     return all(built_in(each.name, each.options) for each in inside)
 
 
@@ -142,10 +142,21 @@ def ignores_floors(name: str, options: Mapping[str, Any]) -> bool:
     """
     if check_options(name, options):
         return False
-    made = _options_of(name).model_validate(dict(options))
+    made = _made(name, options)
     if variant := _policies_inside(made).get("variant"):
         return ignores_floors(variant.name, variant.options)
     return isinstance(made, BalancerOptions) and not made.respect_quality_floor
+
+
+def reviews_answers(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether policy `name` with these options, or one inside it, is shown whole answers: clients then wait for them.
+
+    Wrong options say nothing. Raises UsageError for its name.
+    """
+    if check_options(name, options):
+        return False
+    inside = _policies_inside(_made(name, options)).values()
+    return hasattr(policy_class(name), "review") or any(reviews_answers(each.name, each.options) for each in inside)
 
 
 def options_schema(name: str) -> dict[str, Any]:
@@ -156,6 +167,11 @@ def options_schema(name: str) -> dict[str, Any]:
 def _options_of(name: str) -> type[BaseModel]:
     options: type[BaseModel] = getattr(policy_class(name), "Options", NoOptions)
     return options
+
+
+def _made(name: str, options: Mapping[str, Any]) -> BaseModel:
+    """The options of policy `name`, which must be right, as its model."""
+    return _options_of(name).model_validate(dict(options))
 
 
 def _policies_inside(made: BaseModel) -> dict[str, PolicyChoice]:
