@@ -243,10 +243,9 @@ class Evaluator:
 
 
 def peak_of(space: Space) -> tuple[float, float] | None:
-    """[from, to) of the busiest stretch of the traffic, by tokens, with the share of requests that the plan says."""
+    """[from, to) of the busiest stretch of the traffic, by tokens, as long as the plan says; None where it is short."""
     trace = space.built.trace
-    count = round(len(trace) * space.spec.search.peak_share)
-    if count < FEWEST_PEAK:
+    if round(len(trace) * space.spec.search.peak_share) < FEWEST_PEAK:
         return None
     work = (trace.input_tokens + 4 * trace.output_tokens).astype(np.float64)
     span_s = trace.duration_s * space.spec.search.peak_share

@@ -98,12 +98,14 @@ def sweep_others(search: Search, most: int) -> None:
     listing = search.listed(limit)
     waiting = _unknown(search, [f for f in listing.fleets if differs(f, best.candidate.fleet)])
     waiting = [c for c in waiting if space.usd_per_month(c.fleet) < second * _LESS]
-    if listing.covered_usd_per_month >= limit and len(waiting) <= most:
+    counted = listing.covered_usd_per_month >= limit
+    if counted and len(waiting) <= most:
         _asked(search, waiting, most, "the runner-up", too_dear=lambda: _second(search, best))
-    elif waiting:
+    else:
+        many = f"{len(waiting):,}" if counted else f"{len(waiting):,} or more"
         search.notes.append(
-            f"the runner-up is the cheapest found: {len(waiting):,} cheaper candidates of other variants than the "
-            "best fleet's were not simulated"
+            f"the runner-up is the cheapest found: {many} cheaper candidates of other variants than the best fleet's "
+            "were not simulated"
         )
 
 
