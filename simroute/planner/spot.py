@@ -122,10 +122,3 @@ def _note(pool: PoolSpec, part: PoolSpec, moved: int, wanted: SpotShare) -> str:
     source = "" if wanted.price is not None else f" ({found.price_source})"
     paid = f"${found.usd_per_gpu_hour:.3g} an hour a GPU{source}"
     return f"{moved} of {pool.replicas} replicas of {pool.name} on spot machines at {paid}; assumed: {life}, {again}"
-
-
-def names_pool(options: Any, pool: str) -> bool:
-    """Whether options of a policy say this name anywhere."""
-    if isinstance(options, dict):
-        return any(names_pool(part, pool) for pair in options.items() for part in pair)
-    return any(names_pool(part, pool) for part in options) if isinstance(options, list | tuple) else options == pool

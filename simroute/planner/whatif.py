@@ -2,7 +2,8 @@
 
 Rows are the scenario as it is and one change after the other, columns the traffic at several rates. All cells see the
 same random streams. Where a target breaks between two rates, the rate is found by bisection.
-Imports errors, scenario and what is below it, and of this room cache, cells, changes, executor, purchase and targets.
+Imports errors, scenario and what is below it, and of this room cache, cells, changes, executor, naming, purchase, spot
+and targets.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from simroute.planner.cache import Cache
 from simroute.planner.cells import TODAY, At, Cells, Variation
 from simroute.planner.changes import Change, applied
 from simroute.planner.executor import Executor, ProcessPool, Progress, portion
+from simroute.planner.naming import said
 from simroute.planner.purchase import Buying, Need, first_break
-from simroute.planner.spot import SUFFIX, names_pool
+from simroute.planner.spot import SUFFIX
 from simroute.planner.targets import Constraint
 from simroute.planner.whatif_document import document
 from simroute.results.compare import rank
@@ -200,7 +202,7 @@ def _check_split(before: Built, after: Built, policy: PolicySpec) -> None:
     old = {pool.name for pool in before.pools}
     for name in (pool.name for pool in after.pools if pool.name not in old):
         whole = name.removesuffix(SUFFIX)
-        if whole in old and names_pool(policy.options, whole) and not names_pool(policy.options, name):
+        if whole in old and whole in said(policy) and name not in said(policy):
             raise UnfitError([f"spot: policy {policy.shown} names pool {whole} and would send nothing to {name}"])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from planner.studies import tiny_scenario
@@ -11,7 +10,7 @@ from planner.studies import tiny_scenario
 from simroute.errors import UnfitError
 from simroute.planner.changes import Change, Loss, applied, changes_in
 from simroute.planner.executor import InProcess
-from simroute.planner.spot import SpotShare, names_pool
+from simroute.planner.spot import SpotShare
 from simroute.planner.whatif import whatif
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
@@ -109,11 +108,6 @@ def test_a_policy_that_names_the_pool_would_not_know_its_other_part(path):
     found = whatif(loaded(path, tiers), [Change(spot=HALF)], rates=(1,), buy=False, executor=InProcess()).document()
     (refused,) = found["impossible"]
     assert refused["reason"] == "spot: policy static_tier names pool two and would send nothing to two-spot"
-
-
-def test_names_are_found_wherever_they_stand():
-    options: dict[str, Any] = {"tiers": {"free": "a"}, "order": [{"b": 1}]}
-    assert [names_pool(options, name) for name in ("a", "b", "c")] == [True, True, False]
 
 
 def test_a_bare_number_is_a_share():
