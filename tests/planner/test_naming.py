@@ -77,11 +77,8 @@ def test_a_pool_that_a_loss_leaves_empty_is_down_and_not_unknown(tmp_path: Path)
 def test_names_by_hand():
     policy = PolicySpec(name="cascade", options={"chain": ["a", "b"]})
     assert naming.said(policy) == {"a", "b"}
-    assert naming.said(PolicySpec(name="x", options={"tiers": {"free": "a"}, "order": [{"b": 1}]})) == {
-        "free",
-        "a",
-        "b",
-    }
+    deep = PolicySpec(name="x", options={"tiers": {"free": "a"}, "order": [{"b": 1}]})
+    assert naming.said(deep) == {"free", "a", "b"}
     assert naming.called(policy, [("x", "a"), ("y", "c"), ("b", "z")]) == ["a", "y", "b"]
     assert naming.called(policy, [("x", "a"), ("y", "a")]) == ["x", "y"]
     assert naming.refusal(policy, ["a", "b", "x"]) is None
