@@ -15,6 +15,7 @@ from simroute.cli.scenario import SetOpt, TraceOpt
 from simroute.cli.workers import CacheOpt, ExecutorOpt, JobsOpt, RayAddressOpt, ResumeOpt, cache_at
 
 if TYPE_CHECKING:
+    from simroute.planner.cache import Cache
     from simroute.planner.plan import PlanResult
     from simroute.planner.spec import PlanSpec
 
@@ -90,14 +91,20 @@ def plan(
     for line in () if quiet or json else written:
         typer.echo(line)
     if result.interrupted:
-        unchecked = ", assertions were not checked" * bool(assertions)
-        typer.echo(f"warning: interrupted: fleets that were not simulated may be cheaper{unchecked}", err=True)
+        _warn_of_stop(result, kept, asserted=bool(assertions))
         record(junit, _SUITE, [(each, ()) for each in assertions], skipped="the search was interrupted")
         raise typer.Exit(EXIT_INTERRUPTED)
     if not result.feasible:
         record(junit, _SUITE, [(each, ()) for each in assertions], skipped="no fleet keeps every promise")
         raise typer.Exit(EXIT_INFEASIBLE)
     enforce(assertions, {BEST: _asserted(result.document)}, suite=_SUITE, junit=junit)
+
+
+def _warn_of_stop(result: PlanResult, kept: Cache, *, asserted: bool) -> None:
+    """Say what an interrupted search leaves open, and how to go on."""
+    why = next(note for note in result.document["notes"] if note.startswith("interrupted"))
+    unchecked = ", assertions were not checked" * asserted
+    typer.echo(f"warning: {why}{unchecked}; {kept.going_on('what is done is')}", err=True)
 
 
 def _metrics() -> dict[str, tuple[tuple[str, ...], str]]:

@@ -113,7 +113,8 @@ def whatif(
     if json or not quiet:
         _show(document, found.cells.counts(), output, json=json)
     if found.interrupted:
-        warn("interrupted: cells are missing" + ", assertions were not checked" * bool(assertions))
+        unchecked = ", assertions were not checked" * bool(assertions)
+        warn(f"interrupted: cells are missing{unchecked}; {kept.going_on('what is done is')}")
     _enforce(assertions, document, junit)
 
 

@@ -4,7 +4,7 @@
 - context, latency: too many prompts that no variant takes, or that even an idle replica answers too late;
 - throughput: in some stretch of time more work falls due, done as cheaply as a step can do it, than the replicas have
   time for. Requests that the promises let miss are left out, the costliest ones.
-Owns `Bounds`. Imports results' constants and, of this room, candidates, judge and work; scipy where it is used.
+Owns `Bounds`. Imports policy and, of this room, candidates, limits and work; scipy where it is used.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simroute.planner.candidates import Fleet, Space
-from simroute.planner.judge import METRICS, P99_SHARE
+from simroute.planner.limits import SLACK, Limits, limits_of
 from simroute.planner.work import RESOURCES, Costs, Floats, Load, costs_of, load_of
+from simroute.policy.routing import reviews_answers
 
 STRETCHES = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03, 0.015)
 """Lengths of the stretches of time that are looked at, as shares of the traffic's."""
@@ -27,7 +28,6 @@ PLACES = 200
 """Places that the busiest stretch of a length is looked for at."""
 NEVER = 10**9
 """Replicas where no number is enough."""
-_SLACK = 1e-6
 Bools = NDArray[np.bool_]
 
 
@@ -36,20 +36,6 @@ class Stretch(NamedTuple):
 
     length_s: float
     due: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    """A class: its requests, its limits in seconds (inf for none), and how many may break them in all."""
-
-    members: Bools
-    ttft_s: float
-    tpot_s: float
-    e2e_s: float
-    spared: int
-    aims: tuple[tuple[tuple[float, ...], int], ...]
-    """Limits (ttft, tpot, e2e) that hold together, and how many requests may miss them."""
-    below_floor: int
 
 
 @dataclass
@@ -66,8 +52,10 @@ class Bounds:
     """Of three or more options, counts that the work is known to fit on, and counts that it is known not to fit on."""
 
     def __post_init__(self) -> None:
+        policies = self.space.spec.policies  # (answers that one of them shows whole have no TPOT)
+        self._paced = not any(reviews_answers(policy.name, policy.options) for policy in policies)
         self._costs = [costs_of(pool) for pool in self.space.built.pools]
-        self.limits = [self._limits_of(name) for name in self.space.classes]
+        self.limits = [limits_of(self.space, name) for name in self.space.classes]
         self.able = np.array([[self._able(option, c) for c in self.space.classes] for option in range(self._n)])
 
     @property
@@ -93,7 +81,7 @@ class Bounds:
         for c, limits in enumerate(self.limits):
             able = [option for option in options if self.able[option, c]]
             if not able:
-                if limits.members.any() and not self._may_fall_below(limits):
+                if limits.members.any() and not limits.may_fall_below:
                     return "quality"
                 able = list(options)
             reason = self._late(able, limits, c)
@@ -106,7 +94,7 @@ class Bounds:
         units = np.array(self._costs[option].unit_s)
         stretches = self._stretches((option,))
         needed = [float((stretch.due @ units).sum()) / stretch.length_s for stretch in stretches]
-        return max(1, math.ceil(max(needed, default=0.0) * (1 - _SLACK) - _SLACK))
+        return max(1, math.ceil(max(needed, default=0.0) * (1 - SLACK) - SLACK))
 
     def seconds(self, options: Sequence[int], stretch: Stretch) -> Floats:
         """The replica seconds that everything due in a stretch takes on each option, shape (options, class x resource).
@@ -130,7 +118,7 @@ class Bounds:
         for stretch in self._stretches((first, second)):
             seconds = self.seconds((first, second), stretch)
             rest_s = _rest(seconds[0], seconds[1], counts.astype(np.float64) * stretch.length_s)
-            needed = np.minimum(rest_s / stretch.length_s * (1 - _SLACK) - _SLACK, NEVER)
+            needed = np.minimum(rest_s / stretch.length_s * (1 - SLACK) - SLACK, NEVER)
             found = np.maximum(found, np.ceil(needed).astype(np.int64))
         return found
 
@@ -175,7 +163,7 @@ class Bounds:
         found = linprog(
             np.zeros(len(most)),
             A_ub=time,
-            b_ub=counts * stretch.length_s * (1 + _SLACK),
+            b_ub=counts * stretch.length_s * (1 + SLACK),
             A_eq=shares,
             b_eq=np.ones(width),
             bounds=np.stack([np.zeros(len(most)), most], axis=1),
@@ -192,30 +180,7 @@ class Bounds:
         score = self.space.built.pools[option].variant.quality.get(request_class)
         return floor is None or (score is not None and score[0] >= floor)
 
-    def _may_fall_below(self, limits: _Limits) -> bool:
-        return limits.below_floor >= int(limits.members.sum())
-
-    def _limits_of(self, name: str) -> _Limits:
-        space, trace = self.space, self.space.built.trace
-        members = trace.class_code == trace.class_names.index(name)
-        wanted, total = space.wanted(name), int(members.sum())
-        missing = int((1 - space.attainment(name)) * total * (1 + _SLACK) + _SLACK)
-        below = int((1 - space.spec.floor_share) * total * (1 + _SLACK) + _SLACK)
-        floored = name in space.built.quality_floor
-        aims: list[tuple[tuple[float, ...], int]] = [(tuple(_limit(wanted.slo, m) for m in METRICS), missing)]
-        spared = missing + (below if floored else 0)
-        for place, metric in enumerate(METRICS):
-            limit_s = _limit(wanted.p99, metric)
-            if limit_s < math.inf:
-                alone = [math.inf] * len(METRICS)
-                alone[place] = limit_s
-                over = math.ceil(P99_SHARE * total) + 1
-                aims.append((tuple(alone), over + missing))
-                spared += over
-        ttft_s, tpot_s, e2e_s = (min(limits[place] for limits, _ in aims) for place in range(len(METRICS)))
-        return _Limits(members, ttft_s, tpot_s, e2e_s, spared, tuple(aims), below if floored else 0)
-
-    def _late(self, options: Sequence[int], limits: _Limits, c: int) -> str | None:
+    def _late(self, options: Sequence[int], limits: Limits, c: int) -> str | None:
         """`context` or `latency` where too many requests of a class are lost on all of these options."""
         tolerated = limits.below_floor
         trace = self.space.built.trace
@@ -242,7 +207,8 @@ class Bounds:
         e2e_s = ttft_s + tpot_s * gaps
         found = []
         for (ttft, tpot, e2e), _ in limits.aims:
-            found.append(load.rejected[rows] | (ttft_s > ttft) | (tpot_s > tpot) | (e2e_s > e2e))
+            late = load.rejected[rows] | (ttft_s > ttft) | (e2e_s > e2e)
+            found.append(late | (tpot_s > tpot) if self._paced else late)
         self._slow[option, c] = found
         return found
 
@@ -306,11 +272,6 @@ class Bounds:
         return due
 
 
-def _limit(slo: object, metric: str) -> float:
-    value = getattr(slo, f"{metric}_s", None)
-    return math.inf if value is None else float(value)
-
-
 def _without_largest(used: Floats, spared: int) -> Floats:
     """The sums of the columns without the `spared` largest of each."""
     if spared >= len(used):
@@ -334,6 +295,6 @@ def _rest(first_s: Floats, second_s: Floats, capacity_s: Floats) -> Floats:
     order = np.argsort(-(saved / np.maximum(cost, 1e-300)))
     spent = np.concatenate([[0.0], np.cumsum(cost[order])])
     spared = np.concatenate([[0.0], np.cumsum(saved[order])])
-    free_s = capacity_s * (1 + _SLACK) - first_s[only_first].sum()
+    free_s = capacity_s * (1 + SLACK) - first_s[only_first].sum()
     rest: Floats = second_s[only_second].sum() + saved.sum() - np.interp(free_s, spent, spared)
     return np.where(free_s < 0, np.inf, rest)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simroute.hardware.steptime import ScaledStepTime
-from simroute.policy.routing.loading import is_path
+from simroute.policy.routing import built_in
 from simroute.results.manifest import trace_sha256, versions
 from simroute.scenario.build import Built
 from simroute.scenario.models import PolicySpec
@@ -52,6 +52,12 @@ class Cache:
         self.folder = folder
         self._say = say
         self._writes = folder is not None
+
+    def going_on(self, kept: str) -> str:
+        """How to go on from what was kept: `kept` says how much, in words ("": nothing)."""
+        if self.folder is None or not kept:
+            return "none of its replays is kept"
+        return f"{kept} kept in {self.folder}: the same command goes on from there"
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The result kept under `key`, or None."""
@@ -136,10 +142,10 @@ def replay_document(built: Built, policy: PolicySpec, *, exact: bool = False) ->
     """What identifies one replay of `built` under `policy`, wherever its files lie; None where that is not known.
 
     Traces and calibrations count by their content, pools by the hardware that the catalogue gives them and by the
-    factor, if any, that their step times were scaled by. A policy that
-    is imported from somewhere is code that nobody has fingerprinted: its replays are never kept.
+    factor, if any, that their step times were scaled by. A policy that is not built in, or has one inside, is code that
+    nobody has fingerprinted: its replays are never kept.
     """
-    if is_path(policy.name):
+    if not built_in(policy.name, policy.options):
         return None
     scenario = built.scenario.model_dump(mode="json", exclude=set(_ELSEWHERE))
     scenario["quality"].pop("matrix")

@@ -1,59 +1,30 @@
-"""The fleets that a plan spans: options (a variant with its engine settings), how many of each, and what they cost.
+"""The fleets that a plan spans: how many of each of its options, what they cost, and what losses leave of them.
 
-Owns `Option`, `Fleet` and `Space`. Options that cannot run (the model does not fit, vLLM refuses, no price is known)
-are listed with the reason. Imports errors, hardware's catalogue, units, of scenario models, build and variants, and of
-this room naming and spec.
+Owns `Fleet`, how fleets compare, and `Space`. Imports errors, hardware's catalogue, of scenario models and build, and
+of this room naming, options and spec.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
-from simroute.errors import SimrouteError, UsageError
+from simroute.errors import UsageError
 from simroute.hardware import catalogue
 from simroute.planner import naming
-from simroute.planner.spec import CandidateSpec, PlanClass, PlanSpec, ReplicaRange
+from simroute.planner.options import Option, Unfit, options_of
+from simroute.planner.spec import PlanClass, PlanSpec
 from simroute.results.compare import TARGET_ATTAINMENT
 from simroute.scenario.build import Built, build
-from simroute.scenario.models import ClassSpec, PoolSpec, PriceSpec, Scenario, SloSpec, Traffic
-from simroute.scenario.variants import variant_of
-from simroute.units import HOURS_PER_MONTH
+from simroute.scenario.models import ClassSpec, Scenario, SloSpec, Traffic
 from simroute.workload.columns import DEFAULT_NAME
 
 SAMPLES = 100
 """Points of a replay's timeline: enough for a chart; of a short trace, more would cost more than the rest."""
 Fleet = tuple[tuple[int, int], ...]
 """Option numbers, rising, each with how many replicas."""
-
-
-class Unfit(NamedTuple):
-    """A candidate that no fleet can use, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A variant with its engine settings, as one replica: `gpus` of kind `gpu` for `usd_per_hour` together."""
-
-    name: str
-    spec: PoolSpec
-    replicas: ReplicaRange
-    gpu: str
-    gpus: int
-    usd_per_hour: float
-    family: str | None = None
-    """Its candidate's name."""
-
-    @property
-    def usd_per_month(self) -> float:
-        """One replica's bill."""
-        return self.usd_per_hour * HOURS_PER_MONTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +132,15 @@ class Space:
                     ways[key] = ways.get(key, 0) + fleets
         return (sum(ways.values()) - 1) * len(self.spec.policies)
 
+    def neighbours(self, fleet: Fleet, step: int) -> list[Fleet]:
+        """The fleet with one replica more (or less) of one of its variants, within the options' ranges."""
+        found = []
+        for place, (option, count) in enumerate(fleet):
+            limits = self.options[option].replicas
+            if limits.min <= count + step <= limits.max:
+                found.append((*fleet[:place], (option, count + step), *fleet[place + 1 :]))
+        return [f for f in found if _total(f) <= self.spec.fleets.most_replicas]
+
     def degraded(self, fleet: Fleet) -> list[Fleet]:
         """The distinct fleets that the losses to be survived can leave, smallest first; empty ones included."""
         return sorted(
@@ -182,6 +162,17 @@ class Space:
             yield _less(fleet, [sum(place % zones in gone for place in range(count)) for _, count in fleet])
 
 
+def within(small: Fleet, large: Fleet) -> bool:
+    """Whether `large` has at least as much of every option."""
+    have = dict(large)
+    return all(have.get(option, 0) >= count for option, count in small)
+
+
+def differs(fleet: Fleet, best: Fleet) -> bool:
+    """Whether a fleet is another choice of variants, and not the best one with something added."""
+    return [option for option, _ in fleet] != [option for option, _ in best] and not within(best, fleet)
+
+
 def _total(fleet: Fleet) -> int:
     return sum(count for _, count in fleet)
 
@@ -195,7 +186,7 @@ def space_of(spec: PlanSpec) -> Space:
 
     Raises UsageError when no option is left, naming why; TraceError and others as `scenario.build` does.
     """
-    options, unfit = _options(spec)
+    options, unfit = options_of(spec)
     if not options:
         why = f"{unfit[0].name}: {unfit[0].reason}"
         more = f" (and {len(unfit) - 1} more)" if len(unfit) > 1 else ""
@@ -243,89 +234,6 @@ def _class(wanted: PlanClass) -> ClassSpec:
     """What policies and results are told: where only percentiles are limited, each request aims at those limits."""
     slo = wanted.slo or wanted.p99
     return ClassSpec(slo=slo and SloSpec(**slo.model_dump()), quality_floor=wanted.quality_floor)
-
-
-def _options(spec: PlanSpec) -> tuple[tuple[Option, ...], tuple[Unfit, ...]]:
-    prices = {catalogue.gpu(name).name: price for name, price in spec.prices.items()}
-    options: dict[str, Option] = {}
-    unfit: dict[str, Unfit] = {}
-    for candidate in spec.candidates:
-        for pool in _pools(spec, candidate, prices):
-            if pool.name in unfit:
-                continue
-            pool = _distinct(pool, options)
-            if pool.name in options:
-                _agree(options[pool.name], candidate)
-                continue
-            try:
-                hardware = variant_of(pool, spec.calibrations).hardware
-            except SimrouteError as error:
-                unfit[pool.name] = Unfit(pool.name, str(error))
-                continue
-            gpus, usd_per_hour = pool.tensor_parallel, hardware.usd_per_gpu_hour * pool.tensor_parallel
-            options[pool.name] = Option(
-                pool.name, pool, candidate.replicas, hardware.gpu.name, gpus, usd_per_hour, candidate.name
-            )
-    return tuple(options.values()), tuple(unfit.values())
-
-
-def _agree(option: Option, candidate: CandidateSpec) -> None:
-    """Raises UsageError where a variant is listed again under another name."""
-    if option.family != candidate.name:
-        names = " and ".join(f"'{name}'" if name else "no name" for name in (option.family, candidate.name))
-        raise UsageError(f"candidates: {option.name} is listed under {names}: list it once")
-
-
-def _distinct(pool: PoolSpec, options: Mapping[str, Option]) -> PoolSpec:
-    """`pool` under a name of its own, unless an option is just the same."""
-    name, number = pool.name, 1
-    while pool.name in options and options[pool.name].spec != pool:
-        number += 1
-        pool = pool.model_copy(update={"name": f"{name}-{number}"})
-    return pool
-
-
-def variant_names(spec: PlanSpec) -> set[str]:
-    """What the plan calls its variants, whether they can run or not. Raises CatalogueError for unknown names."""
-    return {pool.name for candidate in spec.candidates for pool in _pools(spec, candidate, {})}
-
-
-def _pools(spec: PlanSpec, candidate: CandidateSpec, prices: dict[str, PriceSpec]) -> Iterator[PoolSpec]:
-    """One pool of one replica for every combination that the candidate lists."""
-    grid = {name: values for name in type(candidate.grid).model_fields if (values := getattr(candidate.grid, name))}
-    hardware = (candidate.model, candidate.quantization, candidate.gpu, candidate.tensor_parallel)
-    for model, scheme, gpu, tensor_parallel, kv in itertools.product(*hardware, candidate.kv_cache_dtype):
-        for settings in itertools.product(*grid.values()):
-            tried = dict(zip(grid, settings, strict=True))
-            kind = catalogue.gpu(gpu).name
-            yield PoolSpec(
-                name=_name(model, scheme, kind, tensor_parallel, kv, tried, candidate),
-                model=model,
-                quantization=scheme,
-                gpu=kind,
-                tensor_parallel=tensor_parallel,
-                kv_cache_dtype=kv,
-                gpu_memory_utilization=candidate.gpu_memory_utilization,
-                price=prices.get(kind, PriceSpec()),
-                engine=candidate.engine.model_copy(update=tried),
-                zones=spec.availability.zones,
-            )
-
-
-_SHORT = {"max_num_seqs": "seqs", "max_num_batched_tokens": "tokens"}
-
-
-def _name(
-    model: str, scheme: str, gpu: str, tensor_parallel: int, kv: str | None, tried: dict[str, Any], of: CandidateSpec
-) -> str:
-    """`Llama-3.1-8B-fp8-H100-tp2`, and what of a grid was chosen."""
-    parts = [catalogue.model(model).name, catalogue.scheme(scheme).name, gpu.replace(" ", "-")]
-    parts += [f"tp{tensor_parallel}"] if tensor_parallel > 1 else []
-    parts += [f"kv-{kv}"] if kv and len(of.kv_cache_dtype) > 1 else []
-    for name, value in tried.items():
-        if len(getattr(of.grid, name)) > 1:
-            parts.append(("cached" if value else "uncached") if isinstance(value, bool) else f"{_SHORT[name]}{value}")
-    return "-".join(parts)
 
 
 def fleet_built(space: Space, fleet: Fleet, policy: int, down: Sequence[int] = ()) -> Built:

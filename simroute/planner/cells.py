@@ -6,14 +6,14 @@ of this room cache, executor and targets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from simroute import interrupt
 from simroute.errors import SimulationError
 from simroute.planner.cache import Cache, key_of, replay_document
-from simroute.planner.executor import Executor, Failure
+from simroute.planner.executor import Executor, Failure, Progress
 from simroute.planner.targets import Constraint, constraints_of, kept_all
 from simroute.results.compare import Summary
 from simroute.results.stability import Stability
@@ -23,9 +23,6 @@ from simroute.scenario.run import replayed
 
 TODAY = 1.0
 """Times today's traffic."""
-
-Progress = Callable[[float], None]
-"""Is told the share of the work that is done."""
 
 
 class At(NamedTuple):
@@ -181,8 +178,3 @@ class Cells:
             "reused": self.reused,
             "failed": len(self.failed),
         }
-
-
-def within(progress: Progress | None, start: float, end: float) -> Progress | None:
-    """`progress` told of a part of the work that is from `start` to `end` of it."""
-    return progress and (lambda done: progress(start + (end - start) * done))

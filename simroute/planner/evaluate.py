@@ -6,8 +6,7 @@ nothing is simulated twice. Imports errors, interrupt and, of scenario, run; of 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -76,7 +75,6 @@ class Tally:
     simulated: int = 0
     reused: int = 0
     failed: int = 0
-    replay_s: float = 0.0
 
 
 @dataclass
@@ -91,7 +89,6 @@ class Evaluator:
     cache: Cache
     stop: Callable[[], bool] = lambda: False
     exact: bool = False
-    told: Callable[[int], None] = lambda replays: None
     tally: Tally = field(default_factory=Tally)
     stopped: bool = False
     verdicts: dict[tuple[Candidate, float], Verdict] = field(default_factory=dict)
@@ -125,13 +122,15 @@ class Evaluator:
     def whole(self, candidate: Candidate, rates: Sequence[float] = ()) -> dict[float, Mapping[str, Any]]:
         """What replays of the whole fleet on the whole trace gave, by rate, lowest first; these rates among them.
 
-        A result has `summary`, `misses` and `timeline`. What failed, or was left out by a stop, is not there.
+        A result has `summary` and `timeline`. What failed, or was left out by a stop, is not there.
         """
         self._replay([_Replay(candidate, "whole", rate) for rate in rates])
         mine = {
-            r.rate_scale: found for r, found in self._results.items() if (r.candidate, r.stage) == (candidate, "whole")
+            r.rate_scale: found
+            for r, found in self._results.items()
+            if r == _Replay(candidate, "whole", r.rate_scale) and "error" not in found
         }
-        return {rate: found for rate, found in sorted(mine.items()) if "error" not in found}
+        return dict(sorted(mine.items()))
 
     def beside(self, space: Space) -> Evaluator:
         """One that asks about another space in the same way; what it does is counted together."""
@@ -205,10 +204,22 @@ class Evaluator:
         if not missing or self.stopped or interrupt.heard() or self.stop():
             self.stopped = self.stopped or bool(missing)
             return
-        began = time.perf_counter()
         task = _Task(self.space, self._peak, self.exact)
-        for number, result in self.executor.map(task, missing, stop=self.stop):
-            replay = missing[number]
+        try:
+            self._take(missing, keys, self.executor.map(task, missing, stop=self.stop))
+        except KeyboardInterrupt:  # (just before the executor began to listen, or a second one)
+            self.stopped = True
+        self.stopped = self.stopped or interrupt.heard() or any(r not in self._results for r in missing)
+
+    def _take(
+        self,
+        asked: Sequence[_Replay],
+        keys: Mapping[_Replay, str | None],
+        results: Iterable[tuple[int, dict[str, Any] | Failure]],
+    ) -> None:
+        """Remember results as they come, and keep those that can be named."""
+        for number, result in results:
+            replay = asked[number]
             if isinstance(result, Failure):
                 self._results[replay] = {"error": result.message}
                 self.tally.failed += 1
@@ -217,9 +228,6 @@ class Evaluator:
                 self.tally.simulated += 1
                 if key := keys[replay]:
                     self.cache.put(key, result)
-            self.told(1)
-        self.tally.replay_s += time.perf_counter() - began
-        self.stopped = self.stopped or interrupt.heard() or any(r not in self._results for r in missing)
 
     def _key(self, replay: _Replay) -> str | None:
         """The cache's key of a replay; None for one that cannot be named."""
@@ -230,14 +238,14 @@ class Evaluator:
         document = replay_document(built, self.space.spec.policies[replay.candidate.policy], exact=self.exact)
         wanted = {name: self.space.wanted(name).model_dump(mode="json") for name in self.space.classes}
         called = [pool.variant.pool for pool in built.pools]
-        return None if document is None else key_of({"plan": document, "wanted": wanted, "called": called})
+        named = {"plan": document, "stage": replay.stage, "wanted": wanted, "called": called}
+        return None if document is None else key_of(named)
 
 
 def peak_of(space: Space) -> tuple[float, float] | None:
-    """[from, to) of the busiest stretch of the traffic, by tokens, with the share of requests that the plan says."""
+    """[from, to) of the busiest stretch of the traffic, by tokens, as long as the plan says; None where it is short."""
     trace = space.built.trace
-    count = round(len(trace) * space.spec.search.peak_share)
-    if count < FEWEST_PEAK:
+    if round(len(trace) * space.spec.search.peak_share) < FEWEST_PEAK:
         return None
     work = (trace.input_tokens + 4 * trace.output_tokens).astype(np.float64)
     span_s = trace.duration_s * space.spec.search.peak_share
@@ -270,5 +278,6 @@ class _Task:
         built = _built(self.space, self.peak, replay)
         policy = built.scenario.policies[0]
         run, summary = replayed(built, policy, exact=self.exact, progress=lambda done: None, stop=lambda: False)
-        found = {"summary": summary, "misses": misses(self.space, run)}
-        return found if replay.stage == "peak" else found | {"timeline": utilisation(run)}
+        if replay.stage == "peak":
+            return {"misses": misses(self.space, run)}
+        return {"summary": summary, "timeline": utilisation(run)}

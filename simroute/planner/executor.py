@@ -23,7 +23,7 @@ from simroute.scenario.replay import cpus, interruptible
 T = TypeVar("T")
 R = TypeVar("R")
 Progress = Callable[[float], None]
-"""Is told the share of the items that are done: whenever one is, and now and then meanwhile."""
+"""Is told the share of the work that is done: whenever an item is, and now and then meanwhile."""
 Stop = Callable[[], bool]
 """Once it returns true, nothing more is begun."""
 
@@ -124,6 +124,11 @@ class ProcessPool:
             team.dismiss()
 
 
+def portion(progress: Progress | None, start: float, end: float) -> Progress | None:
+    """`progress` for a part of the work: that from `start` to `end` of it."""
+    return progress and (lambda done: progress(start + (end - start) * done))
+
+
 class Flag:
     """What a signal handler may set (see `interruptible`)."""
 
@@ -178,7 +183,12 @@ def attempted(fn: Callable[[T], R], item: T) -> tuple[bool, Any, bool]:
     except SimrouteError as error:
         return False, " ".join(str(error).split()), False
     except Exception as error:
-        return False, " ".join(f"{type(error).__name__}: {error}".split()), True
+        return False, _said(error), True
+
+
+def _said(error: Exception) -> str:
+    """An exception in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 @dataclass(slots=True)
@@ -252,6 +262,8 @@ class _Team:
             done, value, again = worker.pipe.recv()
         except (EOFError, OSError):
             done, value, again = False, self._buried(worker), True
+        except Exception as error:  # what was sent is no value here
+            done, value, again = False, f"its result cannot be read: {_said(error)}", False
         if done:
             return item, value
         self._tries[item] += 1
@@ -282,4 +294,4 @@ def _work(fn: Callable[[Any], Any], items: Sequence[Any], pipe: Connection, pare
         try:
             pipe.send(answer)
         except Exception as error:
-            pipe.send((False, f"its result cannot be sent back: {error}", False))
+            pipe.send((False, f"its result cannot be sent back: {_said(error)}", False))

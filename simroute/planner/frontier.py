@@ -13,10 +13,9 @@ from typing import Any
 
 from simroute.hardware.memory import KvCapacity
 from simroute.hardware.select import FoundCalibration
-from simroute.planner.candidates import Space
+from simroute.planner.candidates import Space, differs
 from simroute.planner.evaluate import Verdict
 from simroute.planner.judge import Check, worst
-from simroute.planner.sweep import differs
 from simroute.planner.targets import headlines
 from simroute.results.metrics import rounded
 
@@ -178,6 +177,13 @@ def shown(check: Check, value: float | None) -> str:
     if check.constraint.endswith("_p99"):
         return f"{value:.4g} s"
     return f"${value:,.0f} a month" if check.constraint == "budget" else f"{value:g}"
+
+
+def at_best(check: Check) -> str:
+    """What a plan can reach of a promise that a stretch of the traffic has broken: of a p99, who may be in time."""
+    if check.constraint.endswith("_p99"):
+        return f"at best {check.value:.2%} of requests keep to {phrase(check)}, and {check.limit:.0%} must"
+    return f"{phrase(check)} is at best {shown(check, check.value)}, and {shown(check, check.limit)} is promised"
 
 
 def relaxation(check: Check) -> dict[str, Any]:

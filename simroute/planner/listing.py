@@ -6,6 +6,7 @@ Imports, of this room, bounds and candidates.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -32,10 +33,12 @@ class Listing(NamedTuple):
 
 def below(space: Space, bounds: Bounds, usd_per_month: float) -> Listing:
     """The fleets that cost at most `usd_per_month`: all of them, or as far as they are not too many."""
-    most = max((option.usd_per_month for option in space.options), default=0.0) * space.spec.fleets.most_replicas
-    limit, covered = min(usd_per_month, most), usd_per_month
+    prices = [option.usd_per_month for option in space.options]
+    limit, covered = min(usd_per_month, max(prices) * space.spec.fleets.most_replicas), usd_per_month
     while (found := _listed(space, bounds, limit * _EQUAL)) is None:
         limit = covered = limit * _LESS
+        if limit < min((price for price in prices if price), default=math.inf):  # (too many that cost nothing)
+            return Listing([], 0.0)
     return Listing(sorted(found, key=lambda fleet: (space.usd_per_month(fleet), fleet)), covered)
 
 

@@ -1,11 +1,12 @@
 """Plan file to checked `PlanSpec`: every problem at once, each with file, line, column and path.
 
-Imports errors, hardware's catalogue, what of scenario reads and checks scenario files and, of this room, candidates,
-judge, naming and spec.
+Imports errors, hardware's catalogue, policy, what of scenario reads and checks scenario files and, of this room, judge,
+naming, options and spec.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from typing import Any
 from simroute.errors import ScenarioError, SimrouteError
 from simroute.hardware import catalogue
 from simroute.planner import naming
-from simroute.planner.candidates import variant_names
 from simroute.planner.judge import P99_SHARE
+from simroute.planner.options import variant_names
 from simroute.planner.spec import PlanSpec
+from simroute.policy.routing import ignores_floors
 from simroute.results.compare import TARGET_ATTAINMENT
 from simroute.scenario import check
 from simroute.scenario.loader import PLAN, as_written, opened, validated
@@ -46,7 +48,7 @@ def read_plan(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequen
     problems += check.problems(check.parts_of({k: v for k, v in source.data.items() if k != "pools"}))
     problems += _unknown_names(source.data)
     problems += _contradictions(spec) if spec else []
-    problems += _pools_named(spec) if spec and not problems else []
+    problems += [*_named_twice(spec), *_pools_named(spec)] if spec and not problems else []
     problems = [problem._replace(keys=as_written(problem.keys, source.data)) for problem in problems]
     if problems or spec is None:
         raise ScenarioError([source.locate(p) for p in sorted(problems, key=source.position)])
@@ -115,6 +117,17 @@ def _contradictions(spec: PlanSpec) -> Iterator[Problem]:
             )
 
 
+def _named_twice(spec: PlanSpec) -> Iterator[Problem]:
+    """GPUs that quotas or prices name under two of their names."""
+    stated: Mapping[str, Any]
+    for field, stated in (("quotas", spec.quotas), ("prices", spec.prices)):
+        names: dict[str, str] = {}
+        for name in stated:
+            first = names.setdefault(catalogue.gpu(name).name, name)
+            if first != name:
+                yield Problem((field, name), f"the same GPU as '{first}': name it once", on_key=True)
+
+
 def _pools_named(spec: PlanSpec) -> Iterator[Problem]:
     """Names of candidates, and policies whose options name them."""
     variants = variant_names(spec)
@@ -138,14 +151,28 @@ def _pools_named(spec: PlanSpec) -> Iterator[Problem]:
 
 
 def _doubts(spec: PlanSpec) -> Iterator[Problem]:
-    """Quotas and prices of GPUs that no candidate uses, and percentiles that are promised twice."""
+    """Quotas and prices of GPUs that no candidate uses, percentiles promised twice, and floors that nobody looks at."""
     yield from _idle_percentiles(spec)
+    yield from _floors_by_chance(spec)
     used = {catalogue.gpu(name).name for candidate in spec.candidates for name in candidate.gpu}
     stated: Mapping[str, Any]
     for field, stated in (("quotas", spec.quotas), ("prices", spec.prices)):
         for name in stated:
             if catalogue.gpu(name).name not in used:
                 yield Problem((field, name), "no candidate uses this GPU", on_key=True)
+
+
+def _floors_by_chance(spec: PlanSpec) -> Iterator[Problem]:
+    """Mixed fleets of better and worse variants, under policies that give any request to any of them."""
+    floored = [name for name in spec.classes if spec.wanted(name).quality_floor]
+    kinds = {kind for each in spec.candidates for kind in itertools.product(each.model, each.quantization)}
+    blind = all(ignores_floors(policy.name, policy.options) for policy in spec.policies)
+    if floored and blind and len(kinds) > 1 and spec.fleets.most_variants > 1:
+        yield Problem(
+            ("policies",),
+            f"none of these looks at quality floors, and {floored[0]} has one: mixed fleets keep it by chance and take "
+            "long to rule out; add quant_aware, or give one of these `respect_quality_floor: true`",
+        )
 
 
 def _idle_percentiles(spec: PlanSpec) -> Iterator[Problem]:

@@ -11,14 +11,14 @@ from typing import Any
 from simroute.planner.curve import curve
 from simroute.planner.evaluate import Verdict
 from simroute.planner.headroom import headroom
-from simroute.planner.search import Progress, Search
+from simroute.planner.search import Search, Stages
 from simroute.planner.sensitivity import sensitivity
 
 PROOF = ("headroom", "curve", "timeline", "sensitivity")
 """Its parts in plan.json: null where there is no plan."""
 
 
-def proof(search: Search, best: Verdict, others: Sequence[Verdict], progress: Progress) -> dict[str, Any]:
+def proof(search: Search, best: Verdict, others: Sequence[Verdict], progress: Stages) -> dict[str, Any]:
     """All of `PROOF`, and `notes`; `others` are the runner-up and the frontier. A stop leaves out what is not done."""
     evaluator = search.evaluator
     before = evaluator.stopped

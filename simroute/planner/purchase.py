@@ -1,6 +1,6 @@
 """What to buy next: replicas added one at a time to fleets that miss their targets, until each meets them.
 
-Imports of this room cells and targets, and scenario's models through them.
+Imports of this room cells, executor and targets, and scenario's models through them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from simroute.planner.cells import At, Cells, Progress, within
+from simroute.planner.cells import At, Cells
+from simroute.planner.executor import Progress, portion
 from simroute.planner.targets import nearness
 
 MOST = 4
@@ -66,7 +67,7 @@ class Buying:
             asked = [more for offers in wanted.values() for more in offers.values()]
             if not asked:
                 return
-            self.cells.ask(asked, within(progress, 1 - 0.5**step, 1 - 0.5 ** (step + 1)))
+            self.cells.ask(asked, portion(progress, 1 - 0.5**step, 1 - 0.5 ** (step + 1)))
             fleets = {
                 need: best.at
                 for need, offers in wanted.items()

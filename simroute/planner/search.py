@@ -3,7 +3,7 @@
 Fleets of one option come first: for each option and policy the count is bisected between what the bounds need and
 what the best fleet so far costs. Then mixed fleets, which a linear model proposes and whose neighbours are tried.
 Then the cheaper fleets that nothing has ruled out (see `sweep`).
-Owns `Search`. Imports, of this room, bounds, candidates, evaluate, listing, mixes and sweep.
+Owns `Search`. Imports policy and, of this room, bounds, candidates, evaluate, listing, mixes and sweep.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from simroute.planner.evaluate import Candidate, Evaluator, Verdict
 from simroute.planner.listing import Listing, below
 from simroute.planner.mixes import proposals
 from simroute.planner.sweep import AT_ONCE, Gap, gap_of, sweep, sweep_others
+from simroute.policy.routing import ignores_floors
 
 USUAL_UTILISATION = 0.6
 MOST_PROPOSALS = 10
@@ -30,7 +31,8 @@ _LEAP = 1.35
 _EQUAL = 1 + 1e-9
 
 Line = Generator[Candidate, Verdict | None, None]
-Progress = Callable[[float, str], None]
+Stages = Callable[[float, str], None]
+"""Is told the share of the work that is done, and what is being done."""
 
 
 @dataclass
@@ -39,13 +41,14 @@ class Search:
 
     evaluator: Evaluator
     bounds: Bounds
-    progress: Progress = lambda done, what: None
+    progress: Stages = lambda done, what: None
     notes: list[str] = field(default_factory=list)
     exhaustive: bool = True
     """Whether every cheaper fleet was simulated or ruled out by a bound."""
     gap: Gap | None = None
     """What is proved of the best fleet's cost, once the search has run."""
     _listing: tuple[float, Listing] = (0.0, Listing([], 0.0))
+    _blind: list[bool] | None = None
 
     @property
     def space(self) -> Space:
@@ -95,6 +98,13 @@ class Search:
     def candidates(self, fleets: Iterable[Fleet]) -> list[Candidate]:
         """These fleets under every policy that they can be run under."""
         return [Candidate(fleet, p) for fleet in fleets for p in self.space.policies_for(fleet)]
+
+    def by_chance(self, candidate: Candidate) -> bool:
+        """Whether only some of a fleet's variants reach a class's floor, and its policy looks at no floors."""
+        if self._blind is None:
+            self._blind = [ignores_floors(policy.name, policy.options) for policy in self.space.spec.policies]
+        able = self.bounds.able[[option for option, _ in candidate.fleet]]
+        return self._blind[candidate.policy] and bool((able.any(axis=0) & ~able.all(axis=0)).any())
 
     def listed(self, usd_per_month: float) -> Listing:
         """The fleets up to this bill that nothing but a simulation can rule out."""
@@ -217,12 +227,14 @@ class Search:
             fleets = [queue.pop(0) for _ in range(min(len(queue), 3))]
             fleets = [f for f in fleets if self.of_interest(f)]
             tried += len(fleets)
-            asked = self.candidates(fleets)
+            asked = [candidate for candidate in self.candidates(fleets) if not self.by_chance(candidate)]
+            if not asked:
+                continue
             verdicts = self.ask(asked)
             for fleet in fleets:
                 own = [v for c, v in zip(asked, verdicts, strict=True) if c.fleet == fleet and v is not None]
                 step = -1 if any(v.meets for v in own) else 1
-                for neighbour in neighbours(self.space, fleet, step):
+                for neighbour in self.space.neighbours(fleet, step):
                     if neighbour not in seen:
                         seen.add(neighbour)
                         queue.append(neighbour)
@@ -251,7 +263,7 @@ class Search:
         while (best := self.best) is not None and best.candidate != verified and not self.spent:
             verified = best.candidate
             fleet = best.candidate.fleet
-            fewer: Iterable[Fleet] = neighbours(self.space, fleet, -1)
+            fewer: Iterable[Fleet] = self.space.neighbours(fleet, -1)
             if len(fleet) == 1:
                 ((option, count),) = fleet
                 fewer = [((option, n),) for n in range(self._floor(option), count)]
@@ -261,7 +273,7 @@ class Search:
 
     def _look_above(self, best: Candidate) -> None:
         """Whether one more replica of each variant keeps the promises as well, as one would think."""
-        more = [f for f in neighbours(self.space, best.fleet, 1) if self.space.refusal(f) is None]
+        more = [f for f in self.space.neighbours(best.fleet, 1) if self.space.refusal(f) is None]
         for neighbour, verdict in zip(more, self.ask([Candidate(f, best.policy) for f in more]), strict=True):
             if verdict is not None and not verdict.meets and not verdict.error:
                 self.notes.append(
@@ -272,13 +284,3 @@ class Search:
 
 def _named(verdict: Verdict) -> list[str]:
     return [f"{c.constraint}{f' of {c.request_class}' if c.request_class else ''}" for c in verdict.violations]
-
-
-def neighbours(space: Space, fleet: Fleet, step: int) -> Iterable[Fleet]:
-    """The fleet with one replica more (or less) of one of its variants, within the options' ranges."""
-    found = []
-    for place, (option, count) in enumerate(fleet):
-        limits = space.options[option].replicas
-        if limits.min <= count + step <= limits.max:
-            found.append((*fleet[:place], (option, count + step), *fleet[place + 1 :]))
-    return [f for f in found if sum(count for _, count in f) <= space.spec.fleets.most_replicas]

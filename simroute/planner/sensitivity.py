@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simroute.planner.bounds import Bounds
-from simroute.planner.candidates import Fleet, Space
+from simroute.planner.candidates import Fleet, Space, within
 from simroute.planner.evaluate import Candidate, Evaluator, Verdict
-from simroute.planner.search import Search, neighbours
-from simroute.planner.sweep import within
+from simroute.planner.search import Search
 from simroute.planner.worlds import SHARE, End, factors, restricted
 
 MOST_SHAPES = 4
@@ -163,7 +162,7 @@ class _Walk:
     @classmethod
     def of(cls, space: Space, start: Candidate) -> _Walk:
         """The start, and beside it the fleets that must fail if it is the answer."""
-        fleets = [start.fleet, *neighbours(space, start.fleet, -1)]
+        fleets = [start.fleet, *space.neighbours(start.fleet, -1)]
         return cls(start, fleets, set(fleets))
 
     def go_on(self, fleets: Iterable[Fleet]) -> None:
@@ -200,9 +199,9 @@ class _Look:
         while walk.queue and len(found) < AT_ONCE:
             fleet = walk.queue.pop(0)
             if self._dear(fleet) or space.refusal(fleet) is not None:
-                walk.go_on(neighbours(space, fleet, -1))
+                walk.go_on(space.neighbours(fleet, -1))
             elif self.bounds.refusal(fleet) is not None or any(within(fleet, failed) for failed in walk.failed):
-                walk.go_on(neighbours(space, fleet, 1))
+                walk.go_on(space.neighbours(fleet, 1))
             else:
                 found.append(fleet)
         return found
@@ -226,7 +225,7 @@ class _Look:
                 self.best = self.best if self._dear(fleet) else verdict.candidate
             else:
                 walk.failed.append(fleet)
-            walk.go_on(neighbours(self.evaluator.space, fleet, -1 if verdict.meets else 1))
+            walk.go_on(self.evaluator.space.neighbours(fleet, -1 if verdict.meets else 1))
         return True
 
     def _hopeless(self, walk: _Walk) -> bool:

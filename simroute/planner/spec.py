@@ -151,7 +151,7 @@ class SearchSpec(Part):
     sensitivity: Whole = 150
     """Most replays of the whole trace that tell what the answer hangs on; 0 leaves that out."""
     peak_share: Annotated[float, Field(gt=0, lt=1, strict=True)] = 0.1
-    """Share of the requests in the busiest stretch, which is replayed before the whole trace."""
+    """Length of the busiest stretch, which is replayed before the whole trace, as a share of the trace's."""
 
 
 class PlanSpec(Part):

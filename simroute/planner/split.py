@@ -19,7 +19,7 @@ import numpy as np
 
 from simroute.errors import SimulationError, UsageError
 from simroute.planner.cache import Cache, key_of, replay_document
-from simroute.planner.executor import Executor, Failure, ProcessPool
+from simroute.planner.executor import Executor, Failure, ProcessPool, Progress
 from simroute.planner.joined import Item, Joined
 from simroute.planner.piece import Piece, Span
 from simroute.planner.window import around, replay_piece
@@ -31,7 +31,6 @@ from simroute.scenario.run import RunResult, chosen
 WARMUP_S = 600.0
 """Seconds of traffic before a window that bring the fleet into its state, unless said otherwise."""
 MOST_WINDOWS = 10_000
-Progress = Callable[[float], None]
 
 
 class SplitInterrupted(KeyboardInterrupt):
@@ -151,11 +150,7 @@ class _Replays:
 
     def kept_said(self) -> str:
         """What is kept, and how to go on."""
-        if not self.kept:
-            return "none of its replays is kept"
-        return (
-            f"{self.kept} of {self.asked} replays are kept in {self.cache.folder}: the same command goes on from there"
-        )
+        return self.cache.going_on(f"{self.kept} of {self.asked} replays are" if self.kept else "")
 
     def _reused(self, item: Item, take: Callable[[Item, Piece], None]) -> bool:
         """Whether the cache had it."""

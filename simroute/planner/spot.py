@@ -65,7 +65,8 @@ def on_spot(scenario: Scenario, wanted: SpotShare) -> tuple[Scenario, list[str]]
             notes.append(_note(pool, parts[-1], moved, wanted))
     if not taken:
         raise UnfitError([f"spot: {wanted.share:g} of the replicas of {', '.join(affected) or 'no pool'} is none"])
-    kept = [each for each in scenario.model_dump(mode="json")["failures"]["spot"] if each["pool"] not in affected]
+    wholly = {each["pool"] for each in taken}  # (parts of a pool have no failures of their own)
+    kept = [each for each in scenario.model_dump(mode="json")["failures"]["spot"] if each["pool"] not in wholly]
     return changed(scenario, {"pools": pools, "failures.spot": kept + taken}), notes
 
 
@@ -121,10 +122,3 @@ def _note(pool: PoolSpec, part: PoolSpec, moved: int, wanted: SpotShare) -> str:
     source = "" if wanted.price is not None else f" ({found.price_source})"
     paid = f"${found.usd_per_gpu_hour:.3g} an hour a GPU{source}"
     return f"{moved} of {pool.replicas} replicas of {pool.name} on spot machines at {paid}; assumed: {life}, {again}"
-
-
-def names_pool(options: Any, pool: str) -> bool:
-    """Whether options of a policy say this name anywhere."""
-    if isinstance(options, dict):
-        return any(names_pool(part, pool) for pair in options.items() for part in pair)
-    return any(names_pool(part, pool) for part in options) if isinstance(options, list | tuple) else options == pool

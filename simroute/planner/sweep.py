@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from simroute.planner.candidates import Fleet
+from simroute.planner.candidates import Fleet, differs, within
 from simroute.planner.evaluate import Candidate, Verdict
 
 if TYPE_CHECKING:
@@ -70,14 +70,17 @@ class Gap:
 def sweep(search: Search, most: int) -> int:
     """Simulate the fleets as cheap as the best or cheaper that nothing has ruled out, all if these are at most `most`.
 
-    If they are more, half as many with more of something than every fleet that failed, the dearest first; then the
-    cheapest, which raises what is proved. Gives back how many of `most` are left.
+    If they are more, half as many with more of something than every fleet that failed, the dearest first, but last
+    those that could keep a floor by chance alone; then the cheapest, which raises what is proved. Gives back how many
+    of `most` are left.
     """
     listing = search.listed(search.cost_limit())
     waiting = _unknown(search, listing.fleets)
     if listing.covered_usd_per_month >= search.cost_limit() and len(waiting) <= most:
         return most - _asked(search, waiting, most, "cheaper fleets")
-    asked = _asked(search, waiting[::-1], most // 2, "cheaper fleets", believing=True)
+    dearest = waiting[::-1]
+    promising = sorted(dearest, key=search.by_chance)
+    asked = _asked(search, promising, most // 2, "cheaper fleets", believing=True)
     cheapest = _unknown(search, search.listed(search.cost_limit()).fleets)
     return most - asked - _asked(search, cheapest, most - asked, "the cheapest fleets")
 
@@ -95,12 +98,14 @@ def sweep_others(search: Search, most: int) -> None:
     listing = search.listed(limit)
     waiting = _unknown(search, [f for f in listing.fleets if differs(f, best.candidate.fleet)])
     waiting = [c for c in waiting if space.usd_per_month(c.fleet) < second * _LESS]
-    if listing.covered_usd_per_month >= limit and len(waiting) <= most:
+    counted = listing.covered_usd_per_month >= limit
+    if counted and len(waiting) <= most:
         _asked(search, waiting, most, "the runner-up", too_dear=lambda: _second(search, best))
-    elif waiting:
+    else:
+        many = f"{len(waiting):,}" if counted else f"{len(waiting):,} or more"
         search.notes.append(
-            f"the runner-up is the cheapest found: {len(waiting):,} cheaper candidates of other variants than the "
-            "best fleet's were not simulated"
+            f"the runner-up is the cheapest found: {many} cheaper candidates of other variants than the best fleet's "
+            "were not simulated"
         )
 
 
@@ -115,11 +120,6 @@ def gap_of(search: Search) -> Gap:
     counted = listing.covered_usd_per_month >= limit
     proved = min(cheaper, default=cost if counted else listing.covered_usd_per_month)
     return Gap(proved, cost, len(cheaper), counted, counted and not left)
-
-
-def differs(fleet: Fleet, best: Fleet) -> bool:
-    """Whether a fleet is another choice of variants, and not the best one with something added."""
-    return [option for option, _ in fleet] != [option for option, _ in best] and not within(best, fleet)
 
 
 def _second(search: Search, best: Verdict) -> float:
@@ -173,9 +173,3 @@ def _next(
         if not any(other.policy == policy and within(fleet, other.fleet) for other in failed):
             batch.append(candidate)
     return batch, []
-
-
-def within(small: Fleet, large: Fleet) -> bool:
-    """Whether `large` has at least as much of every option."""
-    have = dict(large)
-    return all(have.get(option, 0) >= count for option, count in small)

@@ -2,7 +2,8 @@
 
 Rows are the scenario as it is and one change after the other, columns the traffic at several rates. All cells see the
 same random streams. Where a target breaks between two rates, the rate is found by bisection.
-Imports errors, scenario and what is below it, and of this room cache, cells, changes, executor, purchase and targets.
+Imports errors, scenario and what is below it, and of this room cache, cells, changes, executor, naming, purchase, spot
+and targets.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from simroute.errors import SimrouteError, SimulationError, UnfitError, UsageError
 from simroute.planner.cache import Cache
-from simroute.planner.cells import TODAY, At, Cells, Progress, Variation, within
+from simroute.planner.cells import TODAY, At, Cells, Variation
 from simroute.planner.changes import Change, applied
-from simroute.planner.executor import Executor, ProcessPool
+from simroute.planner.executor import Executor, ProcessPool, Progress, portion
+from simroute.planner.naming import said
 from simroute.planner.purchase import Buying, Need, first_break
-from simroute.planner.spot import SUFFIX, names_pool
+from simroute.planner.spot import SUFFIX
 from simroute.planner.targets import Constraint
 from simroute.planner.whatif_document import document
 from simroute.results.compare import rank
@@ -200,7 +202,7 @@ def _check_split(before: Built, after: Built, policy: PolicySpec) -> None:
     old = {pool.name for pool in before.pools}
     for name in (pool.name for pool in after.pools if pool.name not in old):
         whole = name.removesuffix(SUFFIX)
-        if whole in old and names_pool(policy.options, whole) and not names_pool(policy.options, name):
+        if whole in old and whole in said(policy) and name not in said(policy):
             raise UnfitError([f"spot: policy {policy.shown} names pool {whole} and would send nothing to {name}"])
 
 
@@ -224,7 +226,7 @@ def _grid(cells: Cells, steps: Sequence[float], progress: Progress | None) -> No
         depth = -(-cpus() // len(ahead))
         before = of - sum(map(len, ahead.values()))
         wave = [At(number, rate) for number, left in ahead.items() for rate in left[:depth]]
-        cells.ask(wave, within(progress, before / of, (before + len(wave)) / of))
+        cells.ask(wave, portion(progress, before / of, (before + len(wave)) / of))
         for number, left in list(ahead.items()):
             over = any(
                 cells.known.get(At(number, rate), {}).get("stability") == Stability.OVERLOADED for rate in left[:depth]
@@ -248,7 +250,7 @@ def _bisect(cells: Cells, precision: float, progress: Progress | None) -> None:
         middles = [at for at in dict.fromkeys(middles) if at not in cells.failed]
         if not middles:
             return
-        cells.ask(middles, within(progress, 1 - 0.5**rounds, 1 - 0.5 ** (rounds + 1)))
+        cells.ask(middles, portion(progress, 1 - 0.5**rounds, 1 - 0.5 ** (rounds + 1)))
         rounds += 1
 
 
@@ -273,4 +275,4 @@ class _Told:
         if self._progress is None:
             return None
         start, self._done = self._done, end
-        return within(self._progress, start, end)
+        return portion(self._progress, start, end)

@@ -134,3 +134,18 @@ def test_what_the_second_must_do_beside_the_first():
     first, second = np.array([1.0, 2.0, np.inf]), np.array([4.0, 2.0, 5.0])
     rest = _rest(first, second, np.array([0.0, 1.0, 2.0, 3.0, 9.0]))
     assert rest == pytest.approx([11.0, 7.0, 6.0, 5.0, 5.0], rel=1e-5)  # the first item saves four seconds for one
+
+
+def test_no_bound_on_tpot_where_answers_come_in_one_piece(tmp_path: Path):
+    data = tiny(tmp_path, requests=30, per_s=1.0)
+    data["classes"] = {"default": {"slo": {"ttft_s": 30.0, "tpot_s": 0.012}}}
+    data["candidates"][0] |= {"gpu": "L4", "quantization": "bf16"}
+    fleet = ((0, 2),)
+    assert Bounds(spanned(tmp_path, data)).refusal(fleet) == "latency"
+    for cascade in ("cascade", {"name": "two_level", "options": {"variant": "cascade"}}):
+        space = spanned(tmp_path, data | {"policies": ["least_requests", cascade]})
+        plain, whole = evaluator(space).ask([Candidate(fleet, policy) for policy in (0, 1)])
+        assert plain is not None
+        assert whole is not None
+        assert (plain.meets, whole.meets) == (False, True), "a cascade's answers have no TPOT"
+        assert Bounds(space).refusal(fleet) is None

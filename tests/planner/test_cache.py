@@ -213,3 +213,16 @@ def test_traffic_and_policy_move_the_key(tmp_path):
 
 def test_replays_of_somebody_elses_code_have_no_key(tmp_path):
     assert replay_document(built(tmp_path / "a"), PolicySpec(name="own.module:Policy")) is None
+
+
+def test_nor_have_policies_with_such_code_inside(tmp_path):
+    outer = PolicySpec(name="two_level", options={"replica": "own.module:Policy"})
+    assert replay_document(built(tmp_path / "a"), outer) is None
+    assert replay_document(built(tmp_path / "b"), PolicySpec(name="offered_by_a_package")) is None
+    assert replay_document(built(tmp_path / "c"), PolicySpec(name="two_level")) is not None
+
+
+def test_it_says_how_to_go_on(tmp_path):
+    said = Cache(tmp_path).going_on("2 of 5 are")
+    assert said == f"2 of 5 are kept in {tmp_path}: the same command goes on from there"
+    assert Cache(tmp_path).going_on("") == Cache(None).going_on("2 of 5 are") == "none of its replays is kept"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from planner.spaces import spanned, tiny
 
-from simroute.planner.candidates import fleet_built
+from simroute.errors import UsageError
+from simroute.planner.candidates import differs, fleet_built, within
 from simroute.units import HOURS_PER_MONTH
 
 
@@ -89,3 +90,39 @@ def test_a_fleet_is_built_with_its_own_pools(tmp_path: Path):
         (space.options[3].name, 1, 1),
     ]
     assert [v.spec.name for v in built.variants] == [pool.name for pool in built.scenario.pools]
+
+
+def test_a_variant_that_cannot_run_hides_none_that_can(tmp_path: Path):
+    data = tiny(tmp_path, requests=5)
+    data["candidates"] = [
+        {"model": "Llama-3.1-8B", "gpu": "L4", "engine": {"max_model_len": 131_072}},
+        {"model": "Llama-3.1-8B", "gpu": "L4", "engine": {"max_model_len": 4096}},
+    ]
+    space = spanned(tmp_path, data)
+    assert [option.spec.engine.max_model_len for option in space.options] == [4096]
+    assert [unfit.name for unfit in space.unfit] == ["Llama-3.1-8B-bf16-L4"]
+    assert space.options[0].name == "Llama-3.1-8B-bf16-L4-2"
+
+
+def test_a_variant_with_two_ranges_of_replicas_is_refused(tmp_path: Path):
+    data = tiny(tmp_path, requests=5)
+    data["candidates"] = [{"model": "Llama-3.1-8B", "gpu": "L4", "replicas": {"max": most}} for most in (2, 9)]
+    with pytest.raises(
+        UsageError, match=r"Llama-3.1-8B-bf16-L4 is listed with 1 to 2 and 1 to 9 replicas: list it once"
+    ):
+        spanned(tmp_path, data)
+
+
+def test_neighbours_keep_to_the_ranges(tmp_path: Path):
+    data = tiny(tmp_path, requests=5) | {"fleets": {"most_variants": 2, "most_replicas": 8}}
+    space = spanned(tmp_path, data)
+    assert space.neighbours(((0, 1), (1, 6)), -1) == [((0, 1), (1, 5))]
+    assert space.neighbours(((0, 1), (1, 6)), 1) == [((0, 2), (1, 6))]
+    assert space.neighbours(((0, 2), (1, 6)), 1) == []
+
+
+def test_fleets_compare_by_what_they_have():
+    assert within(((0, 1),), ((0, 1), (1, 2)))
+    assert not within(((0, 2),), ((0, 1), (1, 2)))
+    assert not differs(((0, 1), (1, 2)), ((0, 1),)), "the best with something added"
+    assert differs(((1, 2),), ((0, 1),))

@@ -131,3 +131,18 @@ def test_leaving_early_ends_the_workers():
 def test_less_than_one_job_is_refused():
     with pytest.raises(UsageError, match="jobs: must be at least 1, got 0"):
         ProcessPool(0)
+
+
+class Unreadable:
+    """Can be sent, and cannot be read."""
+
+    def __reduce__(self) -> tuple[type[int], tuple[str]]:
+        return int, ("no number",)
+
+
+def test_a_result_that_cannot_be_read_costs_nobody_else_anything():
+    found = dict(ProcessPool(2).map(lambda item: Unreadable() if item == 1 else item, range(4)))
+    failure = found.pop(1)
+    assert found == {0: 0, 2: 2, 3: 3}
+    assert isinstance(failure, Failure)
+    assert failure.message.startswith("its result cannot be read: ValueError: invalid literal")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,3 +71,10 @@ def test_what_is_remembered_of_three_variants_is_what_would_be_found(space: Spac
         tried = np.array(counts, dtype=np.float64)
         afresh = all(remembering._shares_out((0, 1, 2), tried, s) for s in remembering.stretches((0, 1, 2)))
         assert remembering._fits((0, 1, 2), counts) == afresh
+
+
+def test_too_many_fleets_that_cost_nothing_come_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("simroute.planner.listing.MOST_LISTED", 3)
+    free = {gpu: {"usd_per_gpu_hour": 0.0} for gpu in ("L4", "L40S")}
+    made = spanned(tmp_path, tiny(tmp_path, requests=20) | {"prices": free})
+    assert listing.below(made, Bounds(made), 1000.0) == ([], 0.0)

@@ -61,6 +61,8 @@ def test_every_problem_at_once_each_with_its_place(tmp_path: Path):
         ({"availability": {"lose_zones": 1}}, "lose_zones 1 leaves none of 1 zone(s)"),
         ({"availability": {"lose_replicas": 6}}, "6 replica(s) lost leave none: no fleet here has more than 6"),
         ({"fleets": {"most_replicas": 2}, "candidates": [THREE]}, "min 3 is above fleets.most_replicas 2"),
+        ({"quotas": {"L4": 4, "l4": 2}}, "quotas.l4: the same GPU as 'L4': name it once"),
+        ({"prices": {"L4": {}, "l4": {"usd_per_gpu_hour": 1.0}}}, "prices.l4: the same GPU as 'L4': name it once"),
         ({"budget_usd_per_month": 0}, "must be > 0"),
         ({"candidates": []}, "must not be empty"),
         ({"candidates": [{"model": "Llama-3.1-8B", "gpu": "L4", "tp": 2}]}, "unknown field 'tp'"),
@@ -144,3 +146,29 @@ def refused(arguments: list[str], monkeypatch, capsys) -> str:
     out, err = capsys.readouterr()
     assert (stopped.value.code, out) == (2, "")
     return str(err)
+
+
+FLOORED = {"classes": {"coding": {"quality_floor": 0.8}}, "fleets": {"most_variants": 2}}
+
+
+@pytest.mark.parametrize(
+    ("change", "doubted"),
+    [
+        ({}, True),
+        ({"policies": ["round_robin", "power_of_two"]}, True),
+        ({"policies": ["round_robin", "quant_aware"]}, False),
+        ({"policies": [{"name": "round_robin", "options": {"respect_quality_floor": True}}]}, False),
+        ({"policies": ["two_level"]}, False),
+        ({"policies": [{"name": "two_level", "options": {"variant": "least_requests"}}]}, True),
+        ({"policies": ["cascade"]}, False),
+        ({"fleets": {"most_variants": 1}}, False),
+        ({"classes": {}}, False),
+        ({"candidates": [{"model": "Llama-3.1-8B", "gpu": ["L4", "L40S"]}]}, False),
+    ],
+)
+def test_floors_that_no_policy_looks_at_are_doubted(tmp_path: Path, change: dict[str, Any], doubted: bool):
+    path = tmp_path / "plan.yaml"
+    path.write_text(json.dumps(tiny(tmp_path) | FLOORED | change))
+    found = [line for line in read_plan(path).warnings if "looks at quality floors, and coding has one" in line]
+    assert bool(found) == doubted
+    assert all("add quant_aware" in line and "\n" not in line for line in found)

@@ -77,6 +77,8 @@ def test_a_pool_that_a_loss_leaves_empty_is_down_and_not_unknown(tmp_path: Path)
 def test_names_by_hand():
     policy = PolicySpec(name="cascade", options={"chain": ["a", "b"]})
     assert naming.said(policy) == {"a", "b"}
+    deep = PolicySpec(name="x", options={"tiers": {"free": "a"}, "order": [{"b": 1}]})
+    assert naming.said(deep) == {"free", "a", "b"}
     assert naming.called(policy, [("x", "a"), ("y", "c"), ("b", "z")]) == ["a", "y", "b"]
     assert naming.called(policy, [("x", "a"), ("y", "a")]) == ["x", "y"]
     assert naming.refusal(policy, ["a", "b", "x"]) is None
@@ -134,3 +136,13 @@ def test_variants_may_be_named_in_full(tmp_path: Path):
     space = spanned(tmp_path, data)
     assert read_plan(tmp_path / "plan.yaml").warnings == ()
     assert [space.policies_for(((o, 1),)) for o in range(3)] == [(), (0,), ()]
+
+
+def test_a_fleet_that_a_loss_leaves_is_not_the_same_fleet_bought(tmp_path: Path):
+    small = {"name": "static_tier", "options": {"default": "small"}}
+    space = spanned(tmp_path, families(tmp_path, policies=[small], availability={"lose_replicas": 1}))
+    judge, alone = evaluator(space), Candidate(((1, 2),), 0)
+    judge.ask([Candidate(((1, 2), (2, 1)), 0)])
+    assert judge.whole(alone) == {}, "only as what is left of another"
+    (found,) = judge.whole(alone, [1.0]).values()
+    assert list(found["summary"]["by_pool"]) == [space.options[1].name]

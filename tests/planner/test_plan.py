@@ -229,3 +229,41 @@ def test_the_peak_alone_can_settle_it(tmp_path: Path, monkeypatch: pytest.Monkey
     staged.run()
     assert staged.best is not None
     assert staged.best.candidate == whole.best.candidate
+
+
+def test_what_a_stretch_breaks_of_a_percentile_is_said_as_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("simroute.planner.evaluate.FEWEST_PEAK", 20)
+    data = tiny(tmp_path, requests=200, per_s=60.0) | {"search": {"peak_share": 0.5, "sensitivity": 0}}
+    data["classes"] = {"default": {"p99": {"ttft_s": 0.4}, "attainment": 0.9}}
+    data["candidates"][0] |= {"quantization": "fp8", "gpu": "L40S"}
+    document = solved(tmp_path, data).document
+    count = document["best"]["pools"][0]["replicas"]
+    (below,) = [plan for plan in document["evaluated"] if plan["pools"][0]["replicas"] == count - 1]
+    assert below["stage"] == "peak"
+    (least,) = sorted(below["violations"], key=lambda check: check["value"])[:1]
+    assert least["constraint"] == "ttft_p99"
+    who = f"the p99 TTFT of {least['class']}"
+    assert f"; with less, at best {least['value']:.2%} of requests keep to {who}, and 99% must." in document["answer"]
+
+
+class Deaf:
+    """An executor to which Ctrl-C comes before it listens, at its call number `at`."""
+
+    def __init__(self, at: int) -> None:
+        self.calls, self.at = 0, at
+
+    def map(self, *arguments: Any, **options: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.at:
+            raise KeyboardInterrupt
+        return InProcess().map(*arguments, **options)
+
+
+@pytest.mark.parametrize("at", [2, 30])
+def test_a_ctrl_c_between_two_rounds_keeps_what_is_finished(tmp_path: Path, at: int):
+    deaf = Deaf(at)
+    result = simroute.plan(planned(tmp_path, tiny(tmp_path, requests=40)), executor=deaf)
+    assert deaf.calls == at, "nothing more is asked"
+    assert result.interrupted
+    assert result.document["evaluated"]
+    assert any("interrupted" in note for note in result.document["notes"])

@@ -113,3 +113,29 @@ def test_the_same_plan_gives_the_same_search_however_often(tmp_path: Path):
     spec = planned(tmp_path, tiny(tmp_path, requests=60))
     first, second = searched(space_of(spec)), searched(space_of(spec))
     assert list(first.evaluator.verdicts) == list(second.evaluator.verdicts)
+
+
+def test_floors_kept_by_chance_come_last(tmp_path: Path):
+    data = tiny(tmp_path, requests=60, per_s=10.0)
+    data["classes"]["coding"] = {"quality_floor": 0.8}
+    data["fleets"] = {"most_variants": 2, "most_replicas": 6}
+    data["policies"] = ["round_robin", "quant_aware"]
+    data["candidates"] = [
+        {"model": "Llama-3.1-8B", "quantization": "fp8", "gpu": "L40S", "replicas": {"max": 4}},
+        {"model": "Llama-3.3-70B", "quantization": "fp8", "gpu": "H100", "tensor_parallel": 2, "replicas": {"max": 3}},
+    ]
+    data["quality"] = [
+        {"model": m, "quantization": "fp8", "request_class": "default", "mean": q, "note": "for a test"}
+        for m, q in (("Llama-3.1-8B", 0.73), ("Llama-3.3-70B", 0.86))
+    ]
+    space = spanned(tmp_path, data)
+    search = Search(evaluator(space), Bounds(space))
+    mixed, good = ((0, 1), (1, 1)), ((1, 2),)
+    assert [search.by_chance(Candidate(fleet, p)) for fleet in (mixed, good) for p in (0, 1)] == [
+        True, False, False, False
+    ]  # fmt: skip
+    asked: list[Candidate] = []
+    search.ask = lambda batch: [asked.append(each) for each in batch]  # type: ignore[assignment, func-returns-value]
+    search._around(mixed)
+    assert asked
+    assert {candidate.policy for candidate in asked} == {1}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from planner.studies import tiny_scenario
@@ -11,7 +10,7 @@ from planner.studies import tiny_scenario
 from simroute.errors import UnfitError
 from simroute.planner.changes import Change, Loss, applied, changes_in
 from simroute.planner.executor import InProcess
-from simroute.planner.spot import SpotShare, names_pool
+from simroute.planner.spot import SpotShare
 from simroute.planner.whatif import whatif
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
@@ -111,12 +110,17 @@ def test_a_policy_that_names_the_pool_would_not_know_its_other_part(path):
     assert refused["reason"] == "spot: policy static_tier names pool two and would send nothing to two-spot"
 
 
-def test_names_are_found_wherever_they_stand():
-    options: dict[str, Any] = {"tiers": {"free": "a"}, "order": [{"b": 1}]}
-    assert [names_pool(options, name) for name in ("a", "b", "c")] == [True, True, False]
-
-
 def test_a_bare_number_is_a_share():
     (change,) = changes_in("{spot: 0.5}", "x")
     assert change.spot == SpotShare(share=0.5)
     assert change.shown == "50% of all replicas on spot"
+
+
+def test_a_pool_of_which_nothing_moves_keeps_its_failures(path):
+    own = "failures.spot=[{pool: two, mean_life_s: 60}]"
+    found = applied(loaded(path, own, "pools[two].replicas=1"), Change(spot=SpotShare(share=0.3, price=0.5)))
+    assert [pool.name for pool in found.pools] == ["one", "one-spot", "two"]
+    assert [(each.pool, each.mean_life_s) for each in found.scenario.failures.spot] == [
+        ("two", 60.0),
+        ("one-spot", 86_400.0),
+    ]

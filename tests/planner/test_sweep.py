@@ -10,11 +10,11 @@ from planner.spaces import evaluator, spanned, tiny
 from planner.test_search import every_fleet, exhaustive, searched
 
 from simroute.planner.bounds import Bounds
-from simroute.planner.candidates import Space
+from simroute.planner.candidates import Space, differs
 from simroute.planner.evaluate import Candidate
 from simroute.planner.frontier import runner_up
 from simroute.planner.search import Search
-from simroute.planner.sweep import Gap, differs
+from simroute.planner.sweep import Gap
 
 
 def mixed(folder: Path, **search: Any) -> Space:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from policy.stage import Stage, ask_for, variant
 
 from simroute.errors import UsageError
-from simroute.policy.routing import check_options
+from simroute.policy.routing import built_in, check_options, ignores_floors, reviews_answers
 from simroute.policy.snapshot import Reviewer
 
 
@@ -171,3 +171,24 @@ def test_never_a_replica_that_is_not_ready(variant_policy, replica_policy, steps
         chosen = found.ask(policy)
         possible = ups[:3] if variant_policy == "static_tier" else ups
         assert ups[chosen.replica] if any(possible) else chosen == (-1, "no replica is ready")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "own", "blind", "whole"),
+    [
+        ("least_requests", {}, True, True, False),
+        ("least_requests", {"respect_quality_floor": True}, True, False, False),
+        ("quant_aware", {}, True, False, False),
+        ("static_tier", {}, True, False, False),
+        ("cascade", {}, True, False, True),
+        ("two_level", {}, True, False, False),
+        ("two_level", {"variant": "round_robin"}, True, True, False),
+        ("two_level", {"variant": "cascade"}, True, False, True),
+        ("two_level", {"replica": "nobody.has:This"}, False, False, False),
+    ],
+)
+def test_what_is_asked_of_a_policy_is_asked_of_those_inside_it(name, options, own, blind, whole):
+    assert built_in(name, options) == own
+    if own:
+        assert ignores_floors(name, options) == blind
+        assert reviews_answers(name, options) == whole

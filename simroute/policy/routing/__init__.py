@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from simroute.errors import SimrouteError, UsageError
-from simroute.policy.context import PolicyContext
+from simroute.policy.context import BalancerOptions, PolicyContext
 from simroute.policy.options import OptionProblem, problems_in
 from simroute.policy.routing.affinity import SessionAffinity
 from simroute.policy.routing.baselines import LeastKv, LeastRequests, PowerOfTwo, Random, RoundRobin, StaticTier
@@ -34,11 +34,14 @@ __all__ = [
     "POLICIES",
     "OptionProblem",
     "PolicyContext",
+    "built_in",
     "check_options",
+    "ignores_floors",
     "make_policy",
     "needs_external",
     "options_schema",
     "policy_class",
+    "reviews_answers",
 ]
 
 POLICIES: dict[str, type[Any]] = {
@@ -87,7 +90,7 @@ def make_policy(name: str, options: Mapping[str, Any], context: PolicyContext) -
     problems = check_options(name, options)
     if problems:
         raise UsageError("\n".join(f"policy {name}: {problem}" for problem in problems))
-    made = _options_of(name).model_validate(dict(options))
+    made = _made(name, options)
     try:
         policy: RoutingPolicy = policy_class(name)(made, context)
     except SimrouteError:
@@ -105,13 +108,11 @@ def check_options(name: str, options: Mapping[str, Any]) -> list[OptionProblem]:
 
     Raises UsageError for its name.
     """
-    model = _options_of(name)
-    problems = problems_in(model, options)
+    problems = problems_in(_options_of(name), options)
     if problems:
         return problems
-    made = model.model_validate(dict(options))
-    chosen = ((key, getattr(made, key)) for key in type(made).model_fields)
-    return [problem for key, value in chosen if isinstance(value, PolicyChoice) for problem in _inner(key, value)]
+    made = _made(name, options)
+    return [problem for key, chosen in _policies_inside(made).items() for problem in _inner(key, chosen)]
 
 
 def needs_external(name: str, options: Mapping[str, Any]) -> bool:
@@ -121,9 +122,41 @@ def needs_external(name: str, options: Mapping[str, Any]) -> bool:
     """
     if check_options(name, options):
         return False
-    made = _options_of(name).model_validate(dict(options))
-    inside = [value for key in type(made).model_fields if isinstance(value := getattr(made, key), PolicyChoice)]
+    made = _made(name, options)
+    inside = _policies_inside(made).values()
     return getattr(made, "needs_external", False) or any(needs_external(each.name, each.options) for each in inside)
+
+
+def built_in(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether policy `name` and, with these options, which must be right, every one inside it are this package's."""
+    if name not in POLICIES:
+        return False
+    inside = _policies_inside(_made(name, options)).values()
+    return all(built_in(each.name, each.options) for each in inside)
+
+
+def ignores_floors(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether policy `name` with these options spreads load over all variants, whatever the quality floors.
+
+    In a policy of several levels the `variant` one decides. Wrong options say nothing. Raises UsageError for its name.
+    """
+    if check_options(name, options):
+        return False
+    made = _made(name, options)
+    if variant := _policies_inside(made).get("variant"):
+        return ignores_floors(variant.name, variant.options)
+    return isinstance(made, BalancerOptions) and not made.respect_quality_floor
+
+
+def reviews_answers(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether policy `name` with these options, or one inside it, is shown whole answers: clients then wait for them.
+
+    Wrong options say nothing. Raises UsageError for its name.
+    """
+    if check_options(name, options):
+        return False
+    inside = _policies_inside(_made(name, options)).values()
+    return hasattr(policy_class(name), "review") or any(reviews_answers(each.name, each.options) for each in inside)
 
 
 def options_schema(name: str) -> dict[str, Any]:
@@ -134,6 +167,17 @@ def options_schema(name: str) -> dict[str, Any]:
 def _options_of(name: str) -> type[BaseModel]:
     options: type[BaseModel] = getattr(policy_class(name), "Options", NoOptions)
     return options
+
+
+def _made(name: str, options: Mapping[str, Any]) -> BaseModel:
+    """The options of policy `name`, which must be right, as its model."""
+    return _options_of(name).model_validate(dict(options))
+
+
+def _policies_inside(made: BaseModel) -> dict[str, PolicyChoice]:
+    """The policies that options name, by option."""
+    chosen = {key: getattr(made, key) for key in type(made).model_fields}
+    return {key: value for key, value in chosen.items() if isinstance(value, PolicyChoice)}
 
 
 def _inner(key: str, chosen: PolicyChoice) -> list[OptionProblem]:
