@@ -375,7 +375,7 @@ def _notes(
     if run.interrupted:
         notes.append(f"interrupted at {run.end_s:.6g} s of simulated time: partial results")
     held = run.timeline.held is not None and run.horizon_s is None and not run.interrupted
-    if held and (left := int(np.count_nonzero(run.status == Status.UNFINISHED))):
+    if held and (left := int(np.count_nonzero((run.status == Status.UNFINISHED) & (run.arrival_s <= run.end_s)))):
         notes.append(f"{left:,} requests were held to the end: no replica that may serve them would ever have come up")
     if label is not Stability.STABLE:
         notes.append(_queue_note(label, pool_stability(run)))
