@@ -244,6 +244,7 @@ class Gateway:
         if self._review is None or not self._sent_on(call, number, at_s):
             self._answer(call, at_s)
         self._settle(number)
+        self._fill_seats()
 
     def _answer(self, call: Call, at_s: float) -> None:
         """The whole answer has left its replica; its client hangs up meanwhile if it does not wait for so long."""
@@ -296,6 +297,7 @@ class Gateway:
                 call.lost = reason
                 call.attempt(now)
                 self._route(call)
+        self._fill_seats()
 
     def _pause(self, call: Call) -> None:
         """A resumed attempt has brought tokens: from the last one of its predecessor to its first its client waited."""
@@ -319,8 +321,7 @@ class Gateway:
             self._end(call, Status.CANCELLED, reason)
         else:
             self._refuse(call, Status.CANCELLED, reason)
-            if self._holding is not None:  # another may have its seat while it is away
-                self._holding.pump()
+        self._fill_seats()
 
     def _take_back(self, call: Call) -> None:
         """Nobody waits for the attempt of `call` any longer, wherever it is."""
@@ -361,8 +362,6 @@ class Gateway:
             self._recorder.left_s[index] = self._env.now
         if self.ended is not None:
             self.ended(call.original, self._outside_s(call) if status is Status.COMPLETED else 0.0)
-        if self._holding is not None:
-            self._holding.pump()
         self._site.over()
 
     def _outside_s(self, call: Call) -> float:
@@ -377,6 +376,11 @@ class Gateway:
         self._book.recount()
         if self._holding is not None:
             self._holding.recall()
+
+    def _fill_seats(self) -> None:
+        """An attempt has left its replica, whatever becomes of its call: another may have its seat."""
+        if self._holding is not None:
+            self._holding.pump()
 
     def _settle(self, number: int) -> None:
         slot = self._slots[number]

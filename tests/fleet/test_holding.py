@@ -134,6 +134,15 @@ def test_a_seat_is_free_while_its_client_is_away(exact):
     assert run.finish_s[1] == 7.0
 
 
+def test_a_seat_is_free_when_the_answer_has_left_it(exact):
+    """The first answer is there at 2 s, and a minute later at its client, who hangs up at 30 s and asks no more."""
+    pool = replace(seconds(), request=RequestTerms(overhead_ms=60_000.0))
+    options = holding(clients=ClientOptions(timeout_s={"chat": 30.0}))
+    run = live(requests([0.0, 0.5], 2, request_class=["chat", "batch"]), [pool], options, exact=exact)
+    assert statuses(run) == [Status.CANCELLED, Status.COMPLETED]
+    assert (run.left_s[0], run.finish_s[1]) == (30.0, 64.0)
+
+
 def test_a_tenant_s_limit_is_its_own():
     trace = requests([0.0] * 5, 2, tenant=["a", "a", "a", "b", "b"])
     run = live(trace, [seconds()], holding({"max_held_per_tenant": 1}))
