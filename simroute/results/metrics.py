@@ -180,18 +180,12 @@ def _reasons(run: FleetRun, status: Status) -> dict[str, int]:
 
 def _ends(run: FleetRun) -> dict[str, Any]:
     """Why requests got no answer, how often clients asked and how often requests were sent to replicas."""
-    tries, attempts = run.tries, run.attempts
-    arrived = run.arrival_s <= run.end_s
-    if tries is None:  # a fleet that never changes: each is asked once, and sent once unless the policy refuses it
-        tries = arrived.astype(np.int32)
-    if attempts is None:
-        attempts = (arrived & (run.status != Status.REJECTED)).astype(np.int32)
     return {
         "reject_reasons": _reasons(run, Status.REJECTED),
         "failure_reasons": _reasons(run, Status.FAILED),
         "cancel_reasons": _reasons(run, Status.CANCELLED),
-        "tries": int(tries.sum()),
-        "attempts": int(attempts.sum()),
+        "tries": int(run.times_asked.sum()),
+        "attempts": int(run.times_sent.sum()),
     }
 
 
