@@ -72,7 +72,7 @@ class Aloof:
 
 
 def test_what_is_held_for_ever_is_not_waited_for(tmp_path):
-    """One request of each burst, in every window: it is unfinished in the end, as it is when all is replayed at once."""
+    """One request of each burst, in every window: it ends unfinished, as it does when all is replayed at once."""
     fields = {"policies": ["planner.test_split:Aloof"], "router": {"queue": {}}}
     whole = built(tmp_path, bursts(8), **fields)
     unsplit = simroute.run(whole, jobs=1).results[0].fleet
