@@ -14,6 +14,7 @@ arrival. Both modes ask the same scheduler and give the same times.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from math import inf, nextafter
 from typing import Protocol
 
@@ -80,8 +81,7 @@ class EngineCore:
         self._lag = 1 if config.async_scheduling else 0
         self._end_s = 0.0  # when the last scheduled step ends
         self._completions: deque[tuple[float, list[EngineRequest]]] = deque()  # last tokens in flight
-        self._resumed_s = NEVER  # when the last step in which somebody resumed ends, and who did
-        self._resumed: list[EngineRequest] = []
+        self._resumed: dict[EngineRequest, tuple[float, float]] = {}  # of late: when that step ends, the token before
         self._stretch: Stretch | None = None
         self._points = 0  # schedule points until the stretch ends
         self._planned_s = NEVER  # when a stretch was last planned that begins at once
@@ -212,14 +212,21 @@ class EngineCore:
             self._gaps((gap_s, gap_s, 1, out.decoding))
         for request in out.first:
             self._first_token(request.index, end_s)
-        for request in out.resumed:
-            gap_s = end_s - request.last_token_s
-            self._gaps((gap_s, gap_s, 1, 1))
-            request.last_token_s = -1.0
-            self._resumed_s, self._resumed = end_s, out.resumed
+        if out.resumed:
+            self._resume(out.resumed, now)
         if out.finishing:
             self._completions.append((end_s, out.finishing))
         return start_s if self._async else end_s
+
+    def _resume(self, requests: Iterable[EngineRequest], now: float) -> None:
+        """In the step that was just scheduled `requests` sample again, who had been preempted or paused."""
+        end_s = self._end_s
+        self._resumed = {request: times for request, times in self._resumed.items() if times[0] >= now}
+        for request in requests:
+            before_s = request.last_token_s
+            self._gaps((end_s - before_s, end_s - before_s, 1, 1))
+            self._resumed[request] = end_s, before_s
+            request.last_token_s = -1.0
 
     def _stuck(self) -> str:
         scheduler = self.scheduler

@@ -86,8 +86,8 @@ class Replica(EngineCore):
             return 0
         if any(due_s < end_s and request in finishing for due_s, finishing in self._completions):
             return 1  # its last token comes before the last step
-        resumed = end_s == self._resumed_s and request in self._resumed
-        two_steps = self._async and self._wake_s < end_s and not resumed
+        resumed_s, _ = self._resumed.get(request, (NEVER, NEVER))
+        two_steps = self._async and self._wake_s < end_s and resumed_s != end_s
         return min(2 if two_steps else 1, self.scheduler.sampled_tokens(request))
 
     def publish_kv_events(self, index: KvIndex) -> None:
@@ -141,7 +141,10 @@ class Replica(EngineCore):
         unfinished = [*scheduler.running, *scheduler.waiting]
         for request in unfinished:
             request.generated_tokens = self.generated_tokens(request)
-            if not 0 <= request.last_token_s < now:  # it was in the last step that has ended
+            resumed_s, before_s = self._resumed.get(request, (NEVER, NEVER))
+            if resumed_s >= now:  # the step in which it resumes has not ended
+                request.last_token_s = before_s
+            elif not 0 <= request.last_token_s < now:  # it was in the last step that has ended
                 request.last_token_s = self._passed_s
         for request in unfinished:
             scheduler.abort(request)

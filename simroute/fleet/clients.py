@@ -24,9 +24,14 @@ Take = Callable[[EngineRequest], None]
 
 
 class Source(Protocol):
-    """Sends requests. `done`: none will come any more unless one that is under way ends."""
+    """Sends requests. `done`: none will come any more, unless one that is under way has a next one that is due."""
 
     done: bool
+
+    @property
+    def still(self) -> bool:
+        """Whether none will come any more before one that is under way ends."""
+
     sent: int
     """How many rows of the trace have been sent."""
 
@@ -43,6 +48,11 @@ class OpenLoop:
         self._next = next(requests, None)
         self._event = StandingEvent(env, self._arrive)
         env.schedule(self._event, NORMAL)
+
+    @property
+    def still(self) -> bool:
+        """See Source."""
+        return self.done
 
     @property
     def sent(self) -> int:
@@ -85,6 +95,7 @@ class _Thinking(ABC):
         self._sent_s = sent_s
         self._options = options
         self._seed = seed
+        self._thinking = 0  # clients
         self._begin(requests)
 
     @abstractmethod
@@ -105,6 +116,16 @@ class _Thinking(ABC):
             return 0.0
         return -mean_s * log1p(-float(rng.stream(self._seed, "think", ended.index).random()))
 
+    def _think_until(self, at_s: float, act: Callable[[], None]) -> None:
+        """A client does nothing before `at_s`, and `act()` then."""
+        self._thinking += 1
+
+        def thought() -> None:
+            self._thinking -= 1
+            act()
+
+        self._env.call_at(at_s, thought)
+
 
 class Users(_Thinking):
     """So many users take the trace's requests in order, each the next when its last has ended and it has thought."""
@@ -115,12 +136,17 @@ class Users(_Thinking):
         self._requests = requests
         self._upcoming = next(requests, None)
         for _ in range(users):
-            self._env.call_at(0.0, self._next)
+            self._think_until(0.0, self._next)
 
-    def ended(self, request: EngineRequest) -> None:
-        """The call of `request` is over."""
+    @property
+    def still(self) -> bool:
+        """See Source."""
+        return self.done or not self._thinking
+
+    def ended(self, request: EngineRequest, after_s: float) -> None:
+        """The call of `request` is over; its client learns it `after_s` seconds later."""
         if not self.done:
-            self._env.call_at(self._env.now + self._think_s(request), self._next)
+            self._think_until(self._env.now + after_s + self._think_s(request), self._next)
 
     def _next(self) -> None:
         request = self._upcoming
@@ -151,13 +177,18 @@ class Sessions(_Thinking):
             self._turns[request.session] = deque()
             self._send(request)
 
-    def ended(self, request: EngineRequest) -> None:
-        """The call of `request` is over."""
+    @property
+    def still(self) -> bool:
+        """See Source."""
+        return self._open.done and not self._thinking
+
+    def ended(self, request: EngineRequest, after_s: float) -> None:
+        """The call of `request` is over; its client learns it `after_s` seconds later."""
         if request.session < 0:
             return
-        think_s = self._think_s(request)
-        if think_s:
-            self._env.call_at(self._env.now + think_s, lambda: self._thought(request.session))
+        wait_s = after_s + self._think_s(request)
+        if wait_s:
+            self._think_until(self._env.now + wait_s, lambda: self._thought(request.session))
         else:
             self._thought(request.session)
 

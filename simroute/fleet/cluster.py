@@ -209,7 +209,7 @@ class Cluster:
 
     def _in_vain(self, standstill: Standstill | None) -> bool:
         """Whether the last requests will never end, and no horizon will cut them off."""
-        return self._endless and self.source.done and standstill is not None and standstill.reached(self.env.now)
+        return self._endless and self.source.still and standstill is not None and standstill.reached(self.env.now)
 
     def result(self, policy_name: str, horizon_s: float | None) -> FleetRun:
         """Everything recorded, as arrays."""

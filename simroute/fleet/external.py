@@ -76,7 +76,7 @@ class ExternalReplica:
     def abort(self, request: EngineRequest) -> None:
         """The client has gone."""
         if request in self._ends:
-            self._pay(request, self.generated_tokens(request))
+            self._close(request, self.generated_tokens(request))
             del self._ends[request]
 
     def halt(self) -> list[EngineRequest]:
@@ -87,21 +87,21 @@ class ExternalReplica:
         return lost
 
     def settle(self) -> None:
-        """The run ends now: what has come is paid."""
+        """The run ends now: what has come was seen, and is paid."""
         for request in self._ends:
-            self._pay(request, self.generated_tokens(request))
+            self._close(request, self.generated_tokens(request))
 
     def _end(self, request: EngineRequest) -> None:
-        if request not in self._ends:
-            return
-        tpot_s = self._ends.pop(request)[1]
-        self._pay(request, request.max_tokens)
-        if request.max_tokens > 1:
-            self._observer.gaps((tpot_s, tpot_s, request.max_tokens - 1, 1))
-        self._observer.finished(request, self._env.now)
+        if request in self._ends:
+            self._close(request, request.max_tokens)
+            del self._ends[request]
+            self._observer.finished(request, self._env.now)
 
-    def _pay(self, request: EngineRequest, output_tokens: int) -> None:
-        terms = self._terms
+    def _close(self, request: EngineRequest, output_tokens: int) -> None:
+        """So many tokens of `request` have come, and no more will."""
+        terms, (_, tpot_s) = self._terms, self._ends[request]
+        if output_tokens > 1:
+            self._observer.gaps((tpot_s, tpot_s, output_tokens - 1, 1))
         self.prefill_tokens += request.input_tokens
         self.output_tokens += output_tokens
         self.usd += PER_MILLION * (

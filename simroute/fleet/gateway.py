@@ -2,7 +2,7 @@
 
 A request is a `Call` from its arrival to its end: answered, rejected, failed or cancelled. Who is held meanwhile is the
 business of `holding`, how long clients wait that of `patience`.
-May import engine, fleet's other files, hardware, policy and results.
+May import engine, fleet's other files, policy and results.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from simroute.fleet.patience import Patience
 from simroute.fleet.site import Site
 from simroute.fleet.slot import Slot, State
 from simroute.fleet.watch import PoolWatch
-from simroute.hardware.calibration import RequestTerms
 from simroute.policy.admission import AdmissionChain
 from simroute.policy.context import NO_REPLICA
 from simroute.policy.snapshot import Decision, Reviewer, RoutingPolicy
@@ -36,7 +35,8 @@ _NAN = float("nan")
 class Gateway:
     """In front of a `Site` whose requests and replicas come and go. See Observer for what engines tell it.
 
-    `ended` is called with every request whose call is over, `watches` are kept for pools that are scaled.
+    `ended` is called with every request whose call is over, and the seconds until its client learns it; `watches` are
+    kept for pools that are scaled.
     """
 
     def __init__(self, site: Site, policy: RoutingPolicy) -> None:
@@ -67,7 +67,7 @@ class Gateway:
         self._first_token_s = recorder.first_token_s
         self._tries, self._attempts = recorder.keep_attempts()
         self.watches: dict[str, PoolWatch] = {}
-        self.ended: Callable[[EngineRequest], None] | None = None
+        self.ended: Callable[[EngineRequest, float], None] | None = None
         self.sent = 0
         self._use(policy)
         # Whose answers are looked at first comes whole: between its tokens its client sees no gap.
@@ -236,20 +236,20 @@ class Gateway:
         if call is None or call.request is not request or call.number == NOWHERE:
             return  # its client had left while the last token was on its way
         number = call.number
-        pool = self._slots[number].pool
         self._left(call)
         if call.done_tokens:
             self._pause(call)
-        if pool.external is None:
+        if self._slots[number].pool.external is None:
             self._book.answered(at_s)
         if self._review is None or not self._sent_on(call, number, at_s):
-            self._answer(call, at_s, pool.request)
+            self._answer(call, at_s)
         self._settle(number)
+        self._fill_seats()
 
-    def _answer(self, call: Call, at_s: float, outside: RequestTerms) -> None:
+    def _answer(self, call: Call, at_s: float) -> None:
         """The whole answer has left its replica; its client hangs up meanwhile if it does not wait for so long."""
         leaves_s = call.leaves_s
-        if leaves_s < inf and at_s + outside.overhead_s(call.original.input_tokens) > leaves_s:
+        if leaves_s < inf and at_s + self._outside_s(call) > leaves_s:
             return
         self._recorder.finish_s[call.original.index] = at_s
         self._end(call, Status.COMPLETED, "")
@@ -297,6 +297,7 @@ class Gateway:
                 call.lost = reason
                 call.attempt(now)
                 self._route(call)
+        self._fill_seats()
 
     def _pause(self, call: Call) -> None:
         """A resumed attempt has brought tokens: from the last one of its predecessor to its first its client waited."""
@@ -320,6 +321,7 @@ class Gateway:
             self._end(call, Status.CANCELLED, reason)
         else:
             self._refuse(call, Status.CANCELLED, reason)
+        self._fill_seats()
 
     def _take_back(self, call: Call) -> None:
         """Nobody waits for the attempt of `call` any longer, wherever it is."""
@@ -359,19 +361,13 @@ class Gateway:
             self._recorder.unanswered(index, status, reason)
             self._recorder.left_s[index] = self._env.now
         if self.ended is not None:
-            self._tell(self.ended, call, status)
-        if self._holding is not None:
-            self._holding.pump()
+            self.ended(call.original, self._outside_s(call) if status is Status.COMPLETED else 0.0)
         self._site.over()
 
-    def _tell(self, ended: Callable[[EngineRequest], None], call: Call, status: Status) -> None:
-        """A client that waits for answers has its own, when what it takes outside the engine has passed."""
+    def _outside_s(self, call: Call) -> float:
+        """Seconds for which the client of an answer waits outside the engine that gave it."""
         terms = self._slots[self._recorder.replica[call.original.index]].pool.request
-        outside_s = terms.overhead_s(call.original.input_tokens) if status is Status.COMPLETED else 0.0
-        if outside_s:
-            self._env.call_at(self._env.now + outside_s, lambda: ended(call.original))
-        else:
-            ended(call.original)
+        return terms.overhead_s(call.original.input_tokens)
 
     # -- the router and the fleet -------------------------------------------------------------------------------------
 
@@ -380,6 +376,11 @@ class Gateway:
         self._book.recount()
         if self._holding is not None:
             self._holding.recall()
+
+    def _fill_seats(self) -> None:
+        """An attempt has left its replica, whatever becomes of its call: another may have its seat."""
+        if self._holding is not None:
+            self._holding.pump()
 
     def _settle(self, number: int) -> None:
         slot = self._slots[number]

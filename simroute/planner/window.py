@@ -80,8 +80,10 @@ def _company(run: FleetRun, first: int) -> NDArray[np.int64]:
 
 
 def _under_way(cluster: Cluster, mine: slice) -> bool:
-    """Whether one of the span's own requests has not ended."""
-    recorder = cluster.recorder
+    """Whether one of the span's own requests has not ended, and will."""
+    recorder, gateway = cluster.recorder, cluster.gateway
+    if gateway is not None and gateway.stuck:  # (replicas neither come nor go here)
+        return False
     unanswered = np.frombuffer(recorder.status, dtype=np.int8)[mine] == Status.UNFINISHED
     return bool((unanswered & np.isnan(np.frombuffer(recorder.finish_s, dtype=np.float64)[mine])).any())
 

@@ -180,18 +180,12 @@ def _reasons(run: FleetRun, status: Status) -> dict[str, int]:
 
 def _ends(run: FleetRun) -> dict[str, Any]:
     """Why requests got no answer, how often clients asked and how often requests were sent to replicas."""
-    tries, attempts = run.tries, run.attempts
-    arrived = run.arrival_s <= run.end_s
-    if tries is None:  # a fleet that never changes: each is asked once, and sent once unless the policy refuses it
-        tries = arrived.astype(np.int32)
-    if attempts is None:
-        attempts = (arrived & (run.status != Status.REJECTED)).astype(np.int32)
     return {
         "reject_reasons": _reasons(run, Status.REJECTED),
         "failure_reasons": _reasons(run, Status.FAILED),
         "cancel_reasons": _reasons(run, Status.CANCELLED),
-        "tries": int(tries.sum()),
-        "attempts": int(attempts.sum()),
+        "tries": int(run.times_asked.sum()),
+        "attempts": int(run.times_sent.sum()),
     }
 
 
@@ -375,7 +369,7 @@ def _notes(
     if run.interrupted:
         notes.append(f"interrupted at {run.end_s:.6g} s of simulated time: partial results")
     held = run.timeline.held is not None and run.horizon_s is None and not run.interrupted
-    if held and (left := int(np.count_nonzero(run.status == Status.UNFINISHED))):
+    if held and (left := int(np.count_nonzero((run.status == Status.UNFINISHED) & (run.arrival_s <= run.end_s)))):
         notes.append(f"{left:,} requests were held to the end: no replica that may serve them would ever have come up")
     if label is not Stability.STABLE:
         notes.append(_queue_note(label, pool_stability(run)))

@@ -136,3 +136,13 @@ class FleetRun:
     def arrival_s(self) -> NDArray[np.float64]:
         """When each request arrived, shape (requests,); in order unless clients wait for each other's answers."""
         return self.trace.arrival_s if self.sent_s is None else self.sent_s
+
+    @property
+    def times_asked(self) -> NDArray[np.int32]:
+        """How often the client of each request asked, shape (requests,); once in a fleet that never changes."""
+        return (self.arrival_s <= self.end_s).astype(np.int32) if self.tries is None else self.tries
+
+    @property
+    def times_sent(self) -> NDArray[np.int32]:
+        """How often each request was sent to a replica, shape (requests,); in such a fleet once unless refused."""
+        return self.times_asked * (self.status != Status.REJECTED) if self.attempts is None else self.attempts

@@ -133,8 +133,8 @@ def request_table(run: FleetRun) -> pyarrow.Table:
         "e2e_s": pa.array(times.e2e_s, from_pandas=True),
         "status": _labels(run.status, [s.name.lower() for s in Status]),
         "reason": _labels(run.reason_code, run.reasons),
-        "tries": pa.array(_tries(run)),
-        "attempts": pa.array(_attempts(run)),
+        "tries": pa.array(run.times_asked),
+        "attempts": pa.array(run.times_sent),
         "pool": _labels(run.replica, pools),
         "replica": pa.array(run.replica, mask=run.replica < 0),
         "class": _labels(trace.class_code, trace.class_names),
@@ -146,16 +146,6 @@ def request_table(run: FleetRun) -> pyarrow.Table:
         "cached_tokens": pa.array(run.cached_tokens),
     }
     return pa.table(columns)
-
-
-def _tries(run: FleetRun) -> np.typing.NDArray[np.int32]:
-    """How often the client of each request asked."""
-    return (run.arrival_s <= run.end_s).astype(np.int32) if run.tries is None else run.tries
-
-
-def _attempts(run: FleetRun) -> np.typing.NDArray[np.int32]:
-    """How often each request was sent to a replica."""
-    return (run.status != Status.REJECTED).astype(np.int32) if run.attempts is None else run.attempts
 
 
 def _labels(code: np.typing.NDArray[Any], names: Sequence[str]) -> pyarrow.Array:

@@ -318,6 +318,13 @@ def _fleet_parts(parts: Parts) -> FleetParts:
     return FleetParts(parts.pools, parts.router, parts.failures, targets, parts.every_pool)
 
 
+def _idle_policies(parts: Parts) -> Iterator[Problem]:
+    """Policies that live off endpoints of others where there are none."""
+    for i, policy in parts.policies.items():
+        if said := idle_policy(policy, parts.external.values()):
+            yield Problem(("policies", i), said)
+
+
 _CHECKS = (
     _unique_names,
     _trace_files,
@@ -330,13 +337,4 @@ _CHECKS = (
     _quality_stated_once,
     _matrix_readable,
 )
-
-
-def _idle_policies(parts: Parts) -> Iterator[Problem]:
-    """Policies that live off endpoints of others where there are none."""
-    for i, policy in parts.policies.items():
-        if said := idle_policy(policy, parts.external.values()):
-            yield Problem(("policies", i), said)
-
-
 _DOUBTS = (_floors_within_reach, _fleet_doubts, _idle_policies)

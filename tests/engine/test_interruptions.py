@@ -332,3 +332,12 @@ def test_a_resumed_request_does_not_count_its_tokens_twice(exact):
     assert {b - a for a, b in pairwise(asked)} == {0, 1}
     assert asked[:7] == [0, 1, 2, 3, 4, 5, 5]
     assert asked[10:] == [5, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize("at_s", [4.5, 8.5, 10.5, 11.5])
+def test_halt_says_when_the_last_token_came_of_one_that_was_preempted(exact, at_s):
+    """As above: b has tokens at 1, 2 .. 5 s, then at 11 s. At 10.5 s it is admitted again; its sixth never comes."""
+    config = ASYNC | {"num_gpu_blocks": 9, "max_model_len": 32, "enable_prefix_caching": False}
+    played = play([*arrivals((0.0, 12, 10), (0.0, 12, 10)), (at_s, halt)], exact, **config)
+    came = {4.5: (4, 4.0), 8.5: (5, 5.0), 10.5: (5, 5.0), 11.5: (6, 11.0)}[at_s]
+    assert (played.requests[1].generated_tokens, played.requests[1].last_token_s) == came

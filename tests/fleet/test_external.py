@@ -92,13 +92,16 @@ def test_a_client_that_leaves_pays_for_what_had_come():
     run = live(requests([0.0], 10), [endpoint()], FleetOptions(clients=ClientOptions(timeout_s={"default": 2.75})))
     assert reasons(run) == [TIMED_OUT]
     assert token_usd(run) == [pytest.approx(charged(4))]
+    assert run.itl.count == 3, "it has seen them"
     early = live(requests([0.0], 10), [endpoint()], FleetOptions(clients=ClientOptions(timeout_s={"default": 0.5})))
     assert token_usd(early) == [pytest.approx(charged(0))]
+    assert early.itl.count == 0
 
 
 def test_what_has_come_by_the_horizon_is_paid():
     run = live(requests([0.0, 0.0], [2, 10]), [endpoint()], PLAIN, horizon_s=2.75)
     assert token_usd(run) == [pytest.approx(charged(2, 4))]
+    assert run.itl.count == 1 + 3
     assert statuses(run) == [Status.COMPLETED, Status.UNFINISHED]
 
 

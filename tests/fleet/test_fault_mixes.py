@@ -17,7 +17,7 @@ from simroute.policy.routing import POLICIES as ALL_POLICIES
 from simroute.results.run import FleetRun, Status
 
 COLUMNS = (
-    *("status", "replica", "finish_s", "first_token_s", "attempts", "left_s", "sent_s"),
+    *("status", "replica", "finish_s", "first_token_s", "tries", "attempts", "left_s", "sent_s"),
     *("preemptions", "cached_tokens", "reason_code"),
 )
 HORIZON_S = 1000.0
@@ -46,6 +46,11 @@ def lived(life: Life, seed: int, *, exact: bool = False) -> FleetRun:
     assert timeline.attempts is not None
     assert run.attempts is not None
     assert timeline.attempts[-1] <= run.attempts.sum()
+    assert run.tries is not None
+    assert ((run.tries >= 1) == (run.arrival_s <= run.end_s)).all()
+    assert timeline.busy_s is not None
+    busy_s = np.diff(timeline.busy_s, axis=0)
+    assert ((busy_s >= -1e-9) & (busy_s <= np.diff(timeline.t_s)[:, None] + 1e-9)).all()
     return run
 
 
@@ -63,6 +68,7 @@ def same(fast: FleetRun, exact: FleetRun) -> None:
         )
         assert one.token_usd == pytest.approx(other.token_usd)
     np.testing.assert_array_equal(fast.timeline.running, exact.timeline.running)
+    np.testing.assert_allclose(fast.timeline.busy_s, exact.timeline.busy_s, rtol=1e-9, atol=1e-9)
     assert fast.itl.count == exact.itl.count
     assert fast.itl.mean == pytest.approx(exact.itl.mean, rel=1e-9, nan_ok=True)
     assert fast.itl.quantile(1.0) == pytest.approx(exact.itl.quantile(1.0), rel=1e-9, nan_ok=True)

@@ -18,6 +18,7 @@ from simroute.fleet.failures import OUTAGE
 from simroute.fleet.options import ClientOptions, Failures, FleetOptions, Outage, Retries, RouterOptions, Scaling
 from simroute.fleet.pool import Startup
 from simroute.fleet.standstill import PATIENCE_S
+from simroute.hardware.calibration import RequestTerms
 from simroute.policy.admission import make_admission
 from simroute.policy.autoscaling import make_autoscaler
 from simroute.policy.context import NO_REPLICA
@@ -122,6 +123,24 @@ def test_who_waits_too_long_is_rejected_to_the_second(exact):
 def test_a_full_queue_refuses(exact):
     run = live(requests([0.0] * 4, 2), [seconds()], holding({"max_held": 2}), exact=exact)
     assert reasons(run) == ["", "", "", GATEWAY_FULL]
+
+
+def test_a_seat_is_free_while_its_client_is_away(exact):
+    """The first times out at 5 s and asks again at 25 s: the second has its seat meanwhile."""
+    clients = ClientOptions(timeout_s={"chat": 5.0}, retries=Retries(most=1, backoff_s=20.0))
+    trace = requests([0.0, 0.5], [100, 2], request_class=["chat", "batch"])
+    run = live(trace, [seconds()], holding(clients=clients), exact=exact)
+    assert statuses(run) == [Status.CANCELLED, Status.COMPLETED]
+    assert run.finish_s[1] == 7.0
+
+
+def test_a_seat_is_free_when_the_answer_has_left_it(exact):
+    """The first answer is there at 2 s, and a minute later at its client, who hangs up at 30 s and asks no more."""
+    pool = replace(seconds(), request=RequestTerms(overhead_ms=60_000.0))
+    options = holding(clients=ClientOptions(timeout_s={"chat": 30.0}))
+    run = live(requests([0.0, 0.5], 2, request_class=["chat", "batch"]), [pool], options, exact=exact)
+    assert statuses(run) == [Status.CANCELLED, Status.COMPLETED]
+    assert (run.left_s[0], run.finish_s[1]) == (30.0, 64.0)
 
 
 def test_a_tenant_s_limit_is_its_own():
@@ -248,6 +267,28 @@ def test_a_run_ends_when_nobody_can_ever_take_what_is_held():
     summary = summarise(run, {}, lambda pool, request_class: None)
     assert summary["requests"]["unfinished"] == 1
     assert "1 requests were held to the end: no replica that may serve them would ever have come up" in summary["notes"]
+
+
+@pytest.mark.parametrize("clients", [ClientOptions(users=1), ClientOptions(wait_in_session=True)])
+def test_clients_that_wait_for_what_is_held_send_nothing_more(clients):
+    """The second request is held for ever, and the third is not sent before it has ended: nobody arrives then."""
+    policy = Choose(lambda request, snapshots: Decision(-1, NO_REPLICA) if request.index else Decision(0))
+    trace = requests([0.0, 1.0, 2.0], 2, session=[1, 1, 1])
+    run = under(trace, [seconds(1, places=2)], policy, holding(clients=clients))
+    assert statuses(run) == [Status.COMPLETED, Status.UNFINISHED, Status.UNFINISHED]
+    assert run.sent_s is not None
+    assert run.sent_s.tolist() == [0.0, 2.0, np.inf]
+    summary = summarise(run, {}, lambda pool, request_class: None)
+    assert any(note.startswith("1 requests were held to the end") for note in summary["notes"])
+
+
+@pytest.mark.parametrize("overhead_ms", [0.0, 300_000.0])
+def test_who_thinks_is_waited_for(overhead_ms):
+    """One user waits in vain; the other has its answer, or thinks about it, and sends another one."""
+    policy = Choose(lambda request, snapshots: Decision(0) if request.index != 1 else Decision(-1, NO_REPLICA))
+    pool = replace(seconds(1, places=2), request=RequestTerms(overhead_ms=overhead_ms))
+    run = under(requests([0.0] * 4), [pool], policy, holding(clients=ClientOptions(users=2, think_s=100.0)))
+    assert statuses(run) == [Status.COMPLETED, Status.UNFINISHED, Status.COMPLETED, Status.COMPLETED]
 
 
 def test_where_replicas_come_and_go_a_day_is_waited():

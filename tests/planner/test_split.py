@@ -24,6 +24,8 @@ from simroute.planner.joined import differences
 from simroute.planner.piece import ROWS, Piece, Span
 from simroute.planner.split import SplitInterrupted, spans_of, split_run
 from simroute.planner.window import replay_piece
+from simroute.policy.context import NO_REPLICA
+from simroute.policy.snapshot import Decision
 from simroute.results.run import Status
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
@@ -57,6 +59,27 @@ def poisson(rate: float, requests: int = 3000) -> Trace:
         input_tokens=rng.integers(50, 2000, requests),
         output_tokens=rng.integers(10, 400, requests),
     )
+
+
+class Aloof:
+    """A policy that knows no replica for long prompts."""
+
+    def __init__(self, options: object, context: object) -> None:
+        pass
+
+    def choose(self, request: Any, snapshots: Any) -> Decision:
+        return Decision(-1, NO_REPLICA) if request.input_tokens == 9000 else Decision(0)
+
+
+def test_what_is_held_for_ever_is_not_waited_for(tmp_path):
+    """One request of each burst, in every window: it ends unfinished, as it does when all is replayed at once."""
+    fields = {"policies": ["planner.test_split:Aloof"], "router": {"queue": {}}}
+    whole = built(tmp_path, bursts(8), **fields)
+    unsplit = simroute.run(whole, jobs=1).results[0].fleet
+    split = split_run(whole, windows=2, warmup_s=120.0, executor=InProcess()).results[0].fleet
+    for run in (unsplit, split):
+        assert (run.status == Status.UNFINISHED).nonzero()[0].tolist() == list(range(0, 40, 5))
+    np.testing.assert_allclose(split.finish_s, unsplit.finish_s, rtol=1e-9)
 
 
 @pytest.mark.parametrize("fields", [{}, {"router": {"latency_s": 0.01}}], ids=["direct", "gateway"])

@@ -73,7 +73,7 @@ def make_run(trace, ttft_s, e2e_s, *, policy="round_robin", end_s=None, replicas
         replica=np.asarray(replica if replica is not None else [0] * n, dtype=np.int32),
         preemptions=np.zeros(n, dtype=np.int32),
         cached_tokens=np.zeros(n, dtype=np.int64),
-        reason_code=np.full(n, -1, dtype=np.int8),
+        reason_code=np.full(n, -1, dtype=np.int32),
         reasons=("too_long", "no_variant"),
         itl=itl,
         timeline=Timeline(

@@ -57,6 +57,15 @@ def test_requests_hold_one_row_a_policy_and_request(tmp_path):
     assert (last["pool"], last["replica"], last["ttft_s"], last["e2e_s"]) == (None, None, None, None)
 
 
+def test_what_comes_after_the_end_is_neither_asked_nor_sent(tmp_path):
+    """The run ends at 2 s: the third request never arrives, and summary and rows agree."""
+    run = make_run(make_trace([0.0, 1.0, 9.0]), [0.1, 0.1, math.nan], [1.0, math.nan, math.nan], end_s=2.0)
+    table = store.request_table(run)
+    assert table["tries"].to_pylist() == table["attempts"].to_pylist() == [1, 1, 0]
+    summary = summarise(run, {}, lambda _pool, _class: None)
+    assert (summary["tries"], summary["attempts"]) == (2, 2)
+
+
 def test_the_same_inputs_give_the_same_bytes(tmp_path):
     one, two = written(tmp_path / "one"), written(tmp_path / "two")
     for name in (store.SUMMARY, store.MANIFEST, store.REQUESTS):
