@@ -89,6 +89,8 @@ def plan(
     written = _store(result, output, kinds)
     for line in () if quiet or json else written:
         typer.echo(line)
+    for line in () if quiet else _unlike(result, kinds):
+        typer.echo(f"warning: {line}", err=True)
     if result.interrupted:
         unchecked = ", assertions were not checked" * bool(assertions)
         typer.echo(f"warning: interrupted: fleets that were not simulated may be cheaper{unchecked}", err=True)
@@ -152,6 +154,15 @@ def _store(result: PlanResult, output: Path | None, kinds: Sequence[str]) -> lis
     if kinds and not document["best"]:
         told.append(f"not written: {', '.join(kinds)}: there is no plan to deploy")
     return told
+
+
+def _unlike(result: PlanResult, kinds: Sequence[str]) -> list[str]:
+    """What was emitted and routes otherwise than the plan: its latencies were simulated, those of the files were not."""
+    from simroute.planner.emit import unlike
+
+    document = result.document
+    found = {kind: unlike(kind, document["best"], document) for kind in kinds} if document["best"] else {}
+    return [f"--emit {kind}: {words}" for kind, words in found.items() if words]
 
 
 def _show(result: PlanResult, *, json: bool, quiet: bool) -> None:

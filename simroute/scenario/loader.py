@@ -38,6 +38,8 @@ _KINDS = {
     "model": "a mapping of fields",
     "tuple": "a list",
 }
+_FEW = 6
+"""Fields of a mapping that a message names, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,10 @@ def _explain(error: Mapping[str, Any], root: type[BaseModel]) -> Problem | None:
         return Problem(keys, f"must have {error['ctx']['max_length']} values, got {len(got)}")
     if kind in ("too_short", "string_too_short"):
         return Problem(keys, "must not be empty")
-    return Problem(keys, _wording(kind, error) + ("" if kind == "value_error" else f", got {_shown(got)}"))
+    wording = _wording(kind, error)
+    if kind == "model_type" and 0 < len(names := _fields(keys, root)) <= _FEW:
+        wording += f" ({', '.join(names)})"
+    return Problem(keys, wording + ("" if kind == "value_error" else f", got {_shown(got)}"))
 
 
 def _wording(kind: str, error: Mapping[str, Any]) -> str:
