@@ -87,10 +87,8 @@ def plan(
         result = search(loaded.spec, seed=seed, exact=exact, executor=workers, cache=kept, progress=progress)
     _show(result, json=json, quiet=quiet)
     written = _store(result, output, kinds)
-    for line in () if quiet or json else written:
-        typer.echo(line)
-    for line in () if quiet else _unlike(result, kinds):
-        typer.echo(f"warning: {line}", err=True)
+    if not quiet:
+        _tell(result, kinds, () if json else written)
     if result.interrupted:
         unchecked = ", assertions were not checked" * bool(assertions)
         typer.echo(f"warning: interrupted: fleets that were not simulated may be cheaper{unchecked}", err=True)
@@ -156,13 +154,16 @@ def _store(result: PlanResult, output: Path | None, kinds: Sequence[str]) -> lis
     return told
 
 
-def _unlike(result: PlanResult, kinds: Sequence[str]) -> list[str]:
-    """What was emitted and routes otherwise than the plan: its latencies were simulated, those of the files were not."""
+def _tell(result: PlanResult, kinds: Sequence[str], written: Sequence[str]) -> None:
+    """What is where, and what routes otherwise than the plan: its latencies are not those of such files."""
     from simroute.planner.emit import unlike
 
-    document = result.document
-    found = {kind: unlike(kind, document["best"], document) for kind in kinds} if document["best"] else {}
-    return [f"--emit {kind}: {words}" for kind, words in found.items() if words]
+    for line in written:
+        typer.echo(line)
+    best = result.document["best"]
+    for kind in kinds if best else ():
+        if words := unlike(kind, best, result.document):
+            typer.echo(f"warning: --emit {kind}: {words}", err=True)
 
 
 def _show(result: PlanResult, *, json: bool, quiet: bool) -> None:
