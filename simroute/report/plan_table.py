@@ -34,8 +34,8 @@ def print_plan(document: Document, file: IO[str]) -> None:
     for title, plans in _groups(document):
         console.print(Text(f"\n{title}"), soft_wrap=True)
         numbered = console.width < WIDE
-        for number, plan in enumerate(plans if numbered else (), 1):
-            console.print(Text(f"{number}: {fleet(plan)}, {plan['policy']['label']}"))
+        for place, plan in enumerate(plans if numbered else (), 1):
+            console.print(Text(f"{place}: {fleet(plan)}, {plan['policy']['label']}"))
         console.print(_table(plans, numbered=numbered))
     if document["binding"]:
         console.print(Text("\nThe best plan's promises, what binds first"), soft_wrap=True)
