@@ -64,7 +64,9 @@ SCENARIO = Kind(
     "this is a scenario: simroute run, check, compare and whatif read it",
 )
 PLAN = Kind(
-    "a plan is a mapping with name, traffic and candidates", "candidates", "this is a plan file: simroute plan reads it"
+    "a plan is a mapping with name, traffic and candidates",
+    "candidates",
+    "this is a plan file: simroute plan reads it, with --dry-run it checks it",
 )
 
 

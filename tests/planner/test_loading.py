@@ -125,7 +125,7 @@ def test_a_plan_file_says_which_command_reads_it(tmp_path: Path, command: str, c
     path = tmp_path / "plan.yaml"
     path.write_text(json.dumps(tiny(tmp_path)))
     assert refused([command, str(path)], monkeypatch, capsys).endswith(
-        " candidates: this is a plan file: simroute plan reads it\n"
+        " candidates: this is a plan file: simroute plan reads it, with --dry-run it checks it\n"
     )
 
 
