@@ -146,7 +146,7 @@ def ready(junit: Path | None) -> None:
         return
     if junit.is_dir():
         raise OutputError(f"--junit {junit}: is a folder; give a file")
-    prepare(junit.parent)
+    prepare(junit.parent, instead="choose another --junit")
 
 
 def enforce(

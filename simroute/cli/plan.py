@@ -88,8 +88,8 @@ def plan(
         result = search(loaded.spec, seed=seed, exact=exact, executor=workers, cache=kept, progress=progress)
     _show(result, json=json, quiet=quiet)
     written = _store(result, output, kinds)
-    for line in () if quiet or json else written:
-        typer.echo(line)
+    if not quiet:
+        _tell(result, kinds, () if json else written)
     if result.interrupted:
         _warn_of_stop(result, kept, asserted=bool(assertions))
         record(junit, _SUITE, [(each, ()) for each in assertions], skipped="the search was interrupted")
@@ -159,6 +159,18 @@ def _store(result: PlanResult, output: Path | None, kinds: Sequence[str]) -> lis
     if kinds and not document["best"]:
         told.append(f"not written: {', '.join(kinds)}: there is no plan to deploy")
     return told
+
+
+def _tell(result: PlanResult, kinds: Sequence[str], written: Sequence[str]) -> None:
+    """What is where, and what routes otherwise than the plan: its latencies are not those of such files."""
+    from simroute.planner.emit import unlike
+
+    for line in written:
+        typer.echo(line)
+    best = result.document["best"]
+    for kind in kinds if best else ():
+        if words := unlike(kind, best, result.document):
+            typer.echo(f"warning: --emit {kind}: {words}", err=True)
 
 
 def _show(result: PlanResult, *, json: bool, quiet: bool) -> None:

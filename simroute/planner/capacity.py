@@ -134,7 +134,7 @@ class Capacity:
         gpus = f"{spec.tensor_parallel} x {hardware.gpu.name}" if spec.tensor_parallel > 1 else hardware.gpu.name
         tokens_per_s = self.requests_per_s * self.output_tokens
         usd = _usd_per_1m(self.usd_per_hour, tokens_per_s)
-        cost = "" if usd is None else f", ${usd:.2f} per 1M of them"
+        cost = "" if usd is None else f", ${usd:,.2f} per 1M of them"
         at_half = next((p for p in self.loads if p.load == 0.5 and p.ttft_p99_s is not None), None)
         latency = "" if at_half is None else f"; at half that load p99 TTFT is {at_half.ttft_p99_s:.3g} s"
         return (

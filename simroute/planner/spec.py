@@ -134,7 +134,15 @@ class AvailabilitySpec(Part):
     @model_validator(mode="after")
     def _survivable(self) -> AvailabilitySpec:
         if self.lose_zones and self.lose_zones >= len(self.zones):
-            raise ValueError(f"lose_zones {self.lose_zones} leaves none of {len(self.zones)} zone(s)")
+            named = len(self.zones)
+            raise ValueError(f"lose_zones {self.lose_zones} leaves none of {named} zone(s): name more, or lose fewer")
+        return self
+
+    @model_validator(mode="after")
+    def _distinct(self) -> AvailabilitySpec:
+        twice = next((zone for i, zone in enumerate(self.zones) if zone in self.zones[:i]), None)
+        if twice is not None:
+            raise ValueError(f"zone {twice} is named twice: give each zone a name of its own")
         return self
 
 

@@ -20,6 +20,9 @@ from simroute.report.text import UNKNOWN, milliseconds, number, percent, usd
 Document = Mapping[str, Any]
 MOST_UNFIT = 5
 """Candidates that cannot run, named at most."""
+WIDE = 110
+"""Columns of a terminal that has room for fleets and policies beside their numbers."""
+_UNBOUNDED = 10_000
 
 
 def print_plan(document: Document, file: IO[str]) -> None:
@@ -30,10 +33,14 @@ def print_plan(document: Document, file: IO[str]) -> None:
     console.print(Text(document["answer"], style="bold"))
     for title, plans in _groups(document):
         console.print(Text(f"\n{title}"), soft_wrap=True)
-        console.print(_table(plans))
+        numbered = console.width < WIDE
+        for place, plan in enumerate(plans if numbered else (), 1):
+            console.print(Text(f"{place}: {fleet(plan)}, {plan['policy']['label']}"))
+        console.print(_table(plans, numbered=numbered))
     if document["binding"]:
         console.print(Text("\nThe best plan's promises, what binds first"), soft_wrap=True)
-        console.print(_promises(document["binding"]))
+        for part in _promises(console, document["binding"]):
+            console.print(part)
     for line in relaxations(document):
         console.print(Text(f"  {line}"), soft_wrap=True)
     for line in ("", *explained(document)):
@@ -49,17 +56,17 @@ def _groups(document: Document) -> Iterator[tuple[str, Sequence[Document]]]:
         yield "Nearest miss", [document["nearest"]]
 
 
-def _table(plans: Sequence[Document]) -> Table:
+def _table(plans: Sequence[Document], *, numbered: bool) -> Table:
+    """A row a plan: its fleet and policy, or only the number under which they are named above, then its numbers."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for header in ("fleet", "policy"):
+    for header in ("",) if numbered else ("fleet", "policy"):
         table.add_column(header, overflow="fold")
     for header in ("USD/month", "p99 TTFT ms", "p99 TPOT ms", "p99 E2E s", "in SLO", "quality", "busy"):
-        table.add_column(header, justify="right", no_wrap=header != "p99 TTFT ms")
-    for plan in plans:
+        table.add_column(header, justify="right", overflow="fold", no_wrap=not numbered and header != "p99 TTFT ms")
+    for place, plan in enumerate(plans, 1):
         head = plan["headlines"]
         table.add_row(
-            fleet(plan),
-            plan["policy"]["label"],
+            *((str(place),) if numbered else (fleet(plan), plan["policy"]["label"])),
             usd(plan["cost_usd_per_month"]),
             milliseconds(head["ttft_p99_s"]),
             milliseconds(head["tpot_p99_s"]),
@@ -76,7 +83,20 @@ def fleet(plan: Document) -> str:
     return " + ".join(f"{pool['replicas']} x {pool['name']}" for pool in plan["pools"])
 
 
-def _promises(checks: Sequence[Document]) -> Table:
+def _promises(console: Console, checks: Sequence[Document]) -> Iterator[Table | Text]:
+    """The table; where losses are too long for it, numbers in their place and what each stands for."""
+    losses = list(dict.fromkeys(check["loss"] for check in checks if check.get("loss")))
+    table = _checks(checks, {loss: loss for loss in losses})
+    if console.measure(table, options=console.options.update(width=_UNBOUNDED)).maximum <= console.width:
+        yield table
+        return
+    marks = {loss: f"({i})" for i, loss in enumerate(losses, 1)}
+    yield _checks(checks, marks)
+    for loss, mark in marks.items():
+        yield Text(f"{mark} {loss}")
+
+
+def _checks(checks: Sequence[Document], losses: Mapping[str, str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for header in ("promise", "class", "judged with"):
         table.add_column(header)
@@ -87,7 +107,7 @@ def _promises(checks: Sequence[Document]) -> Table:
         table.add_row(
             name,
             check["class"] or UNKNOWN,
-            check.get("loss") or "the whole fleet",
+            losses[check["loss"]] if check.get("loss") else "the whole fleet",
             _value(name, check["value"]),
             _value(name, check["limit"]),
             percent(check["margin"]),

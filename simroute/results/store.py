@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 SUMMARY, REQUESTS, REPORT, MANIFEST = "summary.json", "requests.parquet", "report.html", "manifest.json"
+_INSTEAD = "choose another -o"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,12 @@ class Stored:
         return pyarrow.parquet.read_table(self.directory / REQUESTS)
 
 
-def prepare(directory: Path) -> Path:
+def prepare(directory: Path, *, instead: str = _INSTEAD) -> Path:
     """Make `directory` (and its parents) and prove that files can be written there, before hours are spent.
 
-    Raises OutputError.
+    Raises OutputError, which tells to do something else `instead`.
     """
-    with _one_line(directory):
+    with _one_line(directory, instead):
         if directory.exists() and not directory.is_dir():
             raise OutputError(f"{directory}: is a file; give a directory for the results")
         directory.mkdir(parents=True, exist_ok=True)
@@ -209,10 +210,10 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _one_line(directory: Path) -> Iterator[None]:
+def _one_line(directory: Path, instead: str = _INSTEAD) -> Iterator[None]:
     """Turn what the system says about an unwritable directory into one clear line."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"{error.filename or directory}: cannot write results: {reason}; choose another -o") from None
+        raise OutputError(f"{error.filename or directory}: cannot write results: {reason}; {instead}") from None

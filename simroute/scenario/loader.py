@@ -38,6 +38,8 @@ _KINDS = {
     "model": "a mapping of fields",
     "tuple": "a list",
 }
+_FEW = 6
+"""Fields of a mapping that a message names, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,9 @@ SCENARIO = Kind(
     "this is a scenario: simroute run, check, compare and whatif read it",
 )
 PLAN = Kind(
-    "a plan is a mapping with name, traffic and candidates", "candidates", "this is a plan file: simroute plan reads it"
+    "a plan is a mapping with name, traffic and candidates",
+    "candidates",
+    "this is a plan file: simroute plan reads it, with --dry-run it checks it",
 )
 
 
@@ -190,7 +194,10 @@ def _explain(error: Mapping[str, Any], root: type[BaseModel]) -> Problem | None:
         return Problem(keys, f"must have {error['ctx']['max_length']} values, got {len(got)}")
     if kind in ("too_short", "string_too_short"):
         return Problem(keys, "must not be empty")
-    return Problem(keys, _wording(kind, error) + ("" if kind == "value_error" else f", got {_shown(got)}"))
+    wording = _wording(kind, error)
+    if kind == "model_type" and 0 < len(names := _fields(keys, root)) <= _FEW:
+        wording += f" ({', '.join(names)})"
+    return Problem(keys, wording + ("" if kind == "value_error" else f", got {_shown(got)}"))
 
 
 def _wording(kind: str, error: Mapping[str, Any]) -> str:

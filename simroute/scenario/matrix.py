@@ -173,7 +173,8 @@ def first_problem(error: ValidationError) -> str:
     """The first problem that pydantic found, with its place, and how many more there are."""
     found = error.errors(include_url=False)
     place = ".".join(str(key) for key in found[0]["loc"]) or "the file"
-    message = found[0]["msg"].removeprefix("Value error, ")
+    extra = found[0]["type"] == "extra_forbidden"
+    message = "there is no such field" if extra else found[0]["msg"].removeprefix("Value error, ")
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return f"{place}: {message[:1].lower()}{message[1:]}{more}"
 

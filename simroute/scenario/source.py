@@ -139,12 +139,24 @@ class Source:
         return self._tree.place_of(problem.keys, on_key=problem.on_key)
 
 
+_HINTS = {
+    "expected key": "indent it as the lines beside it",
+    "mapping values are not allowed": "indent it as the lines beside it, or quote text that holds ': '",
+    "tab character": "indent with spaces",
+    "cannot start any token": "indent with spaces, not with a tab; quote text that begins with @, % or `",
+}
+"""What to do about what the parser says."""
+
+
 def _syntax(error: YamlError) -> str:
     """Where the text is wrong and how, to stand behind the name of its file."""
     if error.place is None:
         return f": not YAML: {error}"
     line, column = error.place
-    return f":{line}:{column} {'' if str(error).startswith('duplicate') else 'YAML syntax: '}{error}"
+    if str(error).startswith("duplicate"):
+        return f":{line}:{column} {error}"
+    hint = next((f"; {hint}" for words, hint in _HINTS.items() if words in str(error)), "")
+    return f":{line}:{column} YAML syntax: {error}{hint}"
 
 
 def _not_found(path: Path) -> str:

@@ -51,7 +51,7 @@ def look_up(spec: PoolSpec) -> Hardware:
     gpu = catalogue.gpu(spec.gpu)
     own = spec.price.usd_per_gpu_hour
     if own is not None:
-        price, source = own, "scenario"
+        price, source = own, "as given"
     else:
         offer = catalogue.price(gpu.name, spec.price.provider, spec.price.term)
         price, source = offer.usd_per_gpu_hour, f"{offer.provider} {offer.term}, {offer.sku} ({offer.retrieved})"

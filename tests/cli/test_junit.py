@@ -63,6 +63,8 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_run(simroute, folde
     done = simroute("run", "tiny.yaml", "--junit", "trace.csv/checks.xml")
     assert done.code == 2
     assert "trace.csv" in done.err
+    done = simroute("run", "tiny.yaml", "--junit", "trace.csv/deeper/checks.xml")
+    assert done.err.rstrip().endswith("choose another --junit")
 
 
 def test_a_dry_run_writes_nothing(simroute, folder):

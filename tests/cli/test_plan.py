@@ -50,9 +50,12 @@ def test_the_answer_comes_first(simroute, plan):
 
 
 def test_what_was_emitted_is_named(simroute, plan):
-    done = simroute("plan", "plan.yaml", "--jobs", "1", "-o", "out", "--emit", "k8s", "--emit", "compose")
+    several = ("--set", "candidates[0].replicas.min=2")
+    done = simroute("plan", "plan.yaml", "--jobs", "1", "-o", "out", "--emit", "k8s", "--emit", "compose", *several)
     assert "written: out/k8s/ (kubernetes.yaml)" in done.out
     assert "written: out/compose/ (" in done.out
+    assert "warning: --emit k8s: a Service picks a replica blindly" in done.err
+    assert "warning: --emit compose: the plan's policy least_requests has no counterpart" in done.err
     done = simroute(
         "plan", "plan.yaml", "--jobs", "1", "-o", "none", "--emit", "k8s", "--set", "quotas={L4: 0, L40S: 0}"
     )

@@ -90,7 +90,7 @@ def test_the_same_arguments_give_the_same_document(small: Capacity):
 
 def test_own_prices_and_published_quantization():
     found = capacity("gpt-oss-20b", "H100", usd_per_gpu_hour=2.0, loads=()).document()
-    assert (found["quantization"], found["usd_per_hour"], found["price"]) == ("mxfp4", 2.0, "scenario")
+    assert (found["quantization"], found["usd_per_hour"], found["price"]) == ("mxfp4", 2.0, "as given")
 
 
 def test_without_a_price_costs_are_unknown(monkeypatch):

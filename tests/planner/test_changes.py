@@ -81,7 +81,7 @@ def test_changes_in_yaml():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- {inputs: 2}", "x: 0.inputs"),
+        ("- {inputs: 2}", "x: 0.inputs: there is no such field; a change has name, set, input,"),
         ("- {input: -1}", "x: 0.input: input should be greater than 0"),
         ("- {lose: {zone: a, pool: b}}", "give a zone, or a pool"),
         ("[", "x: not YAML"),

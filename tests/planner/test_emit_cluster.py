@@ -8,7 +8,7 @@ import pytest
 import yaml
 from planner.plans import big_pool, document, plan, pool
 
-from simroute.planner.emit import emit
+from simroute.planner.emit import emit, unlike
 
 SCALE = {
     "name": "hpa",
@@ -172,6 +172,29 @@ def test_the_charts_fields_and_extra_arguments_are_all_the_flags(made):
     assert sorted(rendered) == sorted(server.flags)
 
 
+def squeezed(text: str) -> str:
+    """Comments without their line breaks."""
+    return " ".join(text.replace("#", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "told"),
+    [
+        ("vllm", "least_kv", ""),
+        ("compose", "least_kv", "the plan's policy least_kv has no counterpart in this router"),
+        ("production-stack", "least_kv", "the plan's policy least_kv has no counterpart in this router"),
+        ("production-stack", "round_robin", ""),
+        ("k8s", "round_robin", "a Service picks a replica blindly for each connection, which is not the plan's round"),
+        ("k8s", "random", "a Service picks a replica blindly for each connection, the plan's random for each request"),
+    ],
+)
+def test_files_that_route_otherwise_than_the_plan_say_so_there_and_here(kind, policy, told):
+    made = plan(policy=policy)
+    assert unlike(kind, made, document()).startswith(told)
+    assert bool(unlike(kind, made, document())) == bool(told)
+    assert told in squeezed("".join(emit(kind, made, document()).values()))
+
+
 def test_the_router_gets_its_session_key_and_a_foreign_policy_is_told():
     (text,) = emit("production-stack", plan(policy="session_affinity"), document()).values()
     assert yaml.safe_load(text)["routerSpec"]["sessionKey"] == "x-session-id"
@@ -223,6 +246,7 @@ def test_compose_puts_gpus_of_two_kinds_on_two_machines():
     backends = router["command"][router["command"].index("--static-backends") + 1].split(",")
     assert backends[0] == "http://${SMALL_FP8_HOST:?set it}:8001"
     assert backends[-1] == "http://${LARGE_HOST:?set it}:8002"
+    assert "who wants one pool asks its replicas at their own ports" in squeezed(texts["compose.router.yaml"])
 
 
 def test_compose_on_amd_shares_devices_by_number():

@@ -58,7 +58,9 @@ def test_every_problem_at_once_each_with_its_place(tmp_path: Path):
     [
         ({"quotas": {"H20O": 4}}, "unknown GPU 'H20O'"),
         ({"prices": {"L5": {"usd_per_gpu_hour": 1.0}}}, "unknown GPU 'L5'"),
-        ({"availability": {"lose_zones": 1}}, "lose_zones 1 leaves none of 1 zone(s)"),
+        ({"prices": {"L4": 1.0}}, "prices.L4: must be a mapping of fields (provider, term, usd_per_gpu_hour), got 1.0"),
+        ({"availability": {"lose_zones": 1}}, "lose_zones 1 leaves none of 1 zone(s): name more, or lose fewer"),
+        ({"availability": {"zones": ["a", "b", "a"], "lose_zones": 1}}, "zone a is named twice"),
         ({"availability": {"lose_replicas": 6}}, "6 replica(s) lost leave none: no fleet here has more than 6"),
         ({"fleets": {"most_replicas": 2}, "candidates": [THREE]}, "min 3 is above fleets.most_replicas 2"),
         ({"quotas": {"L4": 4, "l4": 2}}, "quotas.l4: the same GPU as 'L4': name it once"),
@@ -125,7 +127,7 @@ def test_a_plan_file_says_which_command_reads_it(tmp_path: Path, command: str, c
     path = tmp_path / "plan.yaml"
     path.write_text(json.dumps(tiny(tmp_path)))
     assert refused([command, str(path)], monkeypatch, capsys).endswith(
-        " candidates: this is a plan file: simroute plan reads it\n"
+        " candidates: this is a plan file: simroute plan reads it, with --dry-run it checks it\n"
     )
 
 

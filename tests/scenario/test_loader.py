@@ -57,7 +57,7 @@ def test_scenarios_are_frozen(reading, data):
         ("classes", {"chat": {"quality_floor": 1.5}}, "classes.chat.quality_floor: must be ≤ 1, got 1.5"),
         ("classes", {"chat": {"slo": {"ttft": 1}}}, "classes.chat.slo.ttft: unknown field 'ttft': did you mean ttft_s"),
         ("polices", ["random"], "polices: unknown field 'polices': did you mean policies"),
-        ("policies", [4], "policies[0]: must be a mapping of fields, got 4"),
+        ("policies", [4], "policies[0]: must be a mapping of fields (name, label, options), got 4"),
         ("policies", [{"label": "x"}], "policies[0].name: missing: Policy name"),
         ("horizon_s", "1h", "horizon_s: must be a number, got 1h"),
     ],

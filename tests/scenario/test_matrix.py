@@ -172,7 +172,7 @@ def test_a_useless_matrix_is_refused_with_the_field(tmp_path, text, message):
         ({"matrices": "matrix.json"}, "unknown field 'matrices': did you mean matrix?"),
         ({"assumed": [{"model": "Qwen3-8B"}]}, "quality.assumed[0].quantization: missing"),
         ([{"model": "Qwen3-8B"}], "quality[0].quantization: missing"),
-        (3, "quality: must be a mapping of fields, got 3"),
+        (3, "quality: must be a mapping of fields (matrix, assumed), got 3"),
     ],
 )
 def test_a_scenario_with_faulty_quality_is_refused_where_it_stands(reading, data, quality, message):

@@ -10,6 +10,8 @@ from typing import Any
 
 from simroute.errors import UsageError, unknown
 from simroute.planner.emit import compose, kubernetes, production_stack, vllm
+from simroute.planner.emit.common import servers
+from simroute.planner.emit.routing import routing
 
 KINDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, str]]] = {
     "vllm": vllm.files,
@@ -31,3 +33,12 @@ def emit(kind: str, plan: Mapping[str, Any], document: Mapping[str, Any]) -> dic
     if not plan.get("pools"):
         raise UsageError(f"--emit {kind}: the plan has no pools: there is nothing to deploy")
     return KINDS[kind](plan, document)
+
+
+def unlike(kind: str, plan: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    """How files of one kind route otherwise than the plan, in a line; empty where they do not, or do not route."""
+    found = servers(plan, document)
+    if kind == "k8s":
+        return next(kubernetes.unlike(plan, found), "")
+    chosen = routing(plan, found)
+    return "" if kind == "vllm" or chosen.exact else chosen.words[0]

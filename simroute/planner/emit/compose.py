@@ -22,7 +22,7 @@ def files(plan: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, str
     """`compose.yaml`, or where GPUs differ `compose.POOL.yaml` for each machine and `compose.router.yaml`."""
     found = servers(plan, document)
     head = comment(about(plan, document, found))
-    chosen = routing(plan, found)
+    chosen = routing(plan, found, discovers=False)
     if len({server.gpu for server in found}) == 1:
         backends = [(f"http://{name}:{PORT}", server) for server in found for name in _replicas(server)]
         waits = {name: {"condition": "service_healthy"} for server in found for name in _replicas(server)}

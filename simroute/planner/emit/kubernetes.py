@@ -51,13 +51,21 @@ def _needs() -> Iterator[str]:
 
 def _front(plan: Mapping[str, Any], found: Sequence[Server], fleet: str) -> Part:
     lines = [f"all replicas under one name: clients ask for the model {found[0].names[0]}"]
-    replicas = sum(server.replicas for server in found)
-    if replicas > 1:
-        lines.append(
-            f"a Service picks a replica blindly for each connection, which is not the plan's {policy_words(plan)}: put "
-            "a router in front (--emit production-stack brings one), or plan with the policy random"
+    return [*lines, *unlike(plan, found)], _service(fleet, {_PART_OF: fleet})
+
+
+def unlike(plan: Mapping[str, Any], found: Sequence[Server]) -> Iterator[str]:
+    """What a Service does otherwise than the plan's policy, in words."""
+    blindly = "a Service picks a replica blindly for each connection"
+    if sum(server.replicas for server in found) == 1:
+        return
+    if (plan.get("policy") or {}).get("name") == "random":
+        yield f"{blindly}, the plan's random for each request: clients that keep connections open come out less evenly"
+    else:
+        yield (
+            f"{blindly}, which is not the plan's {policy_words(plan)}: put a router in front (--emit production-stack "
+            "brings one), or plan with the policy random"
         )
-    return lines, _service(fleet, {_PART_OF: fleet})
 
 
 def _pool(server: Server, fleet: str) -> Iterator[Part]:

@@ -44,8 +44,11 @@ _NEAR = {
 }
 
 
-def routing(plan: Mapping[str, Any], found: Sequence[Server]) -> Routing:
-    """The nearest thing to the plan's policy, and in words how near that is."""
+def routing(plan: Mapping[str, Any], found: Sequence[Server], *, discovers: bool = True) -> Routing:
+    """The nearest thing to the plan's policy, and in words how near that is.
+
+    A router that `discovers` its engines asks them for all their names; a list of backends gives each of them one.
+    """
     name = str((plan.get("policy") or {}).get("name", "round_robin"))
     if sum(server.replicas for server in found) == 1:
         return Routing("roundrobin", True, ("one replica: there is nothing to choose",))
@@ -53,20 +56,23 @@ def routing(plan: Mapping[str, Any], found: Sequence[Server]) -> Routing:
         return Routing("roundrobin", True, ("the plan's round_robin",))
     if name in _NEAR:
         logic, words = _NEAR[name]
-        return Routing(logic, False, (words, *_pools(found)))
+        return Routing(logic, False, (words, *_pools(found, discovers)))
     return Routing(
         "roundrobin",
         False,
         (
             f"the plan's policy {policy_words(plan)} has no counterpart in this router: roundrobin stands in its place,"
             " and the plan's latencies and quality do not hold for it. Plan with round_robin to see what that costs",
-            *_pools(found),
+            *_pools(found, discovers),
         ),
     )
 
 
-def _pools(found: Sequence[Server]) -> tuple[str, ...]:
+def _pools(found: Sequence[Server], discovers: bool) -> tuple[str, ...]:
     if len(found) == 1:
         return ()
+    alike = "it treats the replicas of all pools alike"
+    if not discovers:
+        return (f"{alike}, by one name; who wants one pool asks its replicas at their own ports",)
     named = ", ".join(server.name for server in found)
-    return (f"it treats the replicas of all pools alike; a client that asks for one of {named} as its model gets it",)
+    return (f"{alike}; a client that asks for one of {named} as its model gets it",)
