@@ -1,6 +1,6 @@
 """The document of a plan, plan.json: the answer in one sentence, what proves it, and what it rests on.
 
-Imports this room and results.
+Imports this room, results and, of scenario, run.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from simroute.planner.judge import Check, worst
 from simroute.planner.proof import PROOF, proof
 from simroute.planner.relax import relaxed
 from simroute.planner.search import Search, Stages
+from simroute.scenario.run import provenance
 
 
 def answered(search: Search, progress: Stages) -> dict[str, Any]:
@@ -64,10 +65,18 @@ def answered(search: Search, progress: Stages) -> dict[str, Any]:
             *stands.get("notes", ()),
             *cut,
         ],
+        "manifest": _manifest(search),
     }
     less = _with_less(cheaper, bound) if best else ""
     document["answer"] = _sentence(search, best, near, relax, less)
     return document
+
+
+def _manifest(search: Search) -> dict[str, Any]:
+    """What made the document."""
+    space, evaluator = search.space, search.evaluator
+    asked = {"plan": space.spec.model_dump(mode="json"), "seed": space.spec.seed, "exact": evaluator.exact}
+    return asked | {"interrupted": evaluator.stopped, **provenance(space.built)}
 
 
 def _short(space: Space, verdict: Verdict) -> dict[str, Any]:

@@ -133,13 +133,15 @@ def runner_up(best: Verdict, ranked: Sequence[Verdict]) -> Verdict | None:
 
 
 def binding(best: Verdict, cheaper: Sequence[Verdict]) -> list[Check]:
-    """The best plan's promises, those first that cheaper neighbours break, then those with the least room."""
-    broken = {(c.constraint, c.request_class) for verdict in cheaper for c in verdict.violations}
+    """The best plan's promises: those that cheaper neighbours break, the worst broken first; then by the room left."""
+    broken: dict[tuple[str, str | None], float] = {}
+    for check in sorted((c for verdict in cheaper for c in verdict.violations), key=lambda check: check.margin):
+        broken.setdefault((check.constraint, check.request_class), check.margin)
     known = [check for check in best.checks if check.value is not None]
     tightest: dict[tuple[str, str | None], Check] = {}
     for check in sorted(known, key=lambda check: check.margin):
         tightest.setdefault((check.constraint, check.request_class), check)
-    return sorted(tightest.values(), key=lambda c: ((c.constraint, c.request_class) not in broken, c.margin))
+    return [tightest[key] for key in sorted(tightest, key=lambda key: (broken.get(key, 0.0), tightest[key].margin))]
 
 
 def nearest(verdicts: Sequence[Verdict], cost: Any) -> Verdict | None:

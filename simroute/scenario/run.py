@@ -62,16 +62,23 @@ class RunResult:
 
     def manifest(self) -> dict[str, Any]:
         """What made the results: the scenario as it ran, seed, exact or not, versions, fingerprints of the inputs."""
-        calibrations = {v.spec.name: v.calibration for v in self.built.variants if v.calibration}
         return {
             "scenario": self.built.scenario.model_dump(mode="json"),
             "seed": self.seed,
             "exact": self.exact,
             "interrupted": self.interrupted,
-            "versions": versions(),
-            "trace_sha256": trace_sha256(self.built.trace),
-            "calibrations": {pool: {"path": c.name, "sha256": c.sha256} for pool, c in calibrations.items()},
+            **provenance(self.built),
         }
+
+
+def provenance(built: Built) -> dict[str, Any]:
+    """Versions of what can move a number, and fingerprints of the traffic and of every pool's calibration."""
+    calibrations = {v.spec.name: v.calibration for v in built.variants if v.calibration}
+    return {
+        "versions": versions(),
+        "trace_sha256": trace_sha256(built.trace),
+        "calibrations": {pool: {"path": c.name, "sha256": c.sha256} for pool, c in calibrations.items()},
+    }
 
 
 def run(
