@@ -154,13 +154,16 @@ def _envelope(drawn: Sequence[tuple[Plan, float]]) -> dict[str, Any]:
     return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip"}
 
 
-def line(axis: str, at: float, label: str = "", colour: str = GREY, side: str = "left") -> dict[str, Any]:
-    """A dashed line across the chart, at `at` on an axis, with a label at its upper end, which starts or ends there."""
+def line(
+    axis: str, at: float, label: str = "", colour: str = GREY, side: str = "left", end: str = "top"
+) -> dict[str, Any]:
+    """A dashed line across the chart, at `at` on an axis, with a label at its `end`, which starts or ends there."""
     other = "y" if axis == "x" else "x"
     shape: dict[str, Any] = {"type": "line", f"{axis}0": at, f"{axis}1": at, f"{other}ref": "paper"}
     shape |= {f"{other}0": 0, f"{other}1": 1, "line": {"color": colour, "width": 1.2, "dash": "dash"}}
     if label:
-        font = {"size": 11, "color": colour}
-        place = {"textposition": "end", "textangle": 0, "xanchor": side, "yanchor": "top", "padding": 3}
+        font = {"size": 11}  # (in the page's ink: a line's colour is too faint for letters)
+        place = {"textposition": "end" if end == "top" else "start", "textangle": 0, "padding": 3}
+        place |= {"xanchor": side, "yanchor": end}
         shape["label"] = {"text": label, "font": font, **place}
     return shape

@@ -32,7 +32,7 @@ def _context(document: Document) -> dict[str, Any]:
         "answer": document["answer"],
         "feasible": document["feasible"],
         "traffic": words.traffic(document),
-        "tiles": cells.tiles(plan) if plan else [],
+        "tiles": cells.tiles(document),
         "badges": cells.badges(document),
         "relax": words.relaxations(document),
         "headroom": (document.get("headroom") or {}).get("text", ""),

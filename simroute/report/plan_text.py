@@ -64,7 +64,8 @@ def _lines(document: Document) -> Iterator[str]:
     yield from ("", f"**{_text(document['answer'])}**", "", words.traffic(document))
     for badge in cells.badges(document):
         yield f"- {_text(badge.text)}"
-    yield from _list("To make it feasible", words.relaxations(document))
+    relax = words.relaxations(document)
+    yield from _list(f"To make it feasible{', all of these' if len(relax) > 1 else ''}", relax)
     if plan is not None:
         yield from _table(cells.buys(plan))
         yield from ("", f"Routing policy: {_text(words.policy(plan))}.")

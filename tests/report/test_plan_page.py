@@ -7,21 +7,19 @@ import csv
 import io
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 from planner.plans import big_pool, document, infeasible, plan, pool, violation
+from report.browser import CHROMIUM, as_seen, on_paper
 from report.pages import Tags
 
 from simroute.report import plan_cells as cells
 from simroute.report import plan_words as words
-from simroute.report.plan_charts import charts
+from simroute.report.plan_charts import charts, load_marks
 from simroute.report.plan_frontier import limits, qualities
 from simroute.report.plan_page import render
 from simroute.report.plan_text import csv_text, markdown
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ALL = ["frontier_ttft", "frontier_tpot", "frontier_e2e", "curve_ttft", "curve_tpot", "curve_e2e", "curve_shares"]
 ALL += ["kv_usage", "busy", "arrivals", "tornado"]
 
@@ -121,6 +119,38 @@ def test_an_infeasible_plan_says_what_would_have_to_give():
     assert [cell.text for cell in row] == ["answers that reach the floor of code", "71.0%", "99.0%", "broken"]
 
 
+def test_what_would_have_to_give_is_asked_for_all_together():
+    made = infeasible()
+    assert "All of these together" in own(render(made))
+    assert "This, by as much" in own(render(made | {"relax": made["relax"][:1]}))
+    assert "## To make it feasible, all of these" in markdown(made)
+
+
+def test_tiles_say_what_is_known_and_how_much_more_traffic_the_fleet_bears():
+    names = [name for name, _, _ in cells.tiles(document())]
+    assert names[-2:] == ["expected quality", "holds up to"]
+    unknown = document(best=plan([pool()], quality=None), headroom=None)
+    assert [name for name, _, _ in cells.tiles(unknown)] == names[:-2]
+    assert cells.tiles(infeasible() | {"nearest": None}) == []
+
+
+def test_every_column_and_every_chart_has_a_name(page):
+    text = own(page)
+    assert '<th scope="col"></th>' not in text
+    assert text.count('class="chart" role="img" aria-label="Chart: ') == len(ALL)
+
+
+def test_the_label_of_todays_traffic_stays_within_the_chart():
+    def placed(scales, knee):
+        label = load_marks([{"rate_scale": scale} for scale in scales], knee)[0]["label"]
+        return label["text"], label["xanchor"], label["yanchor"]
+
+    assert placed([0.25, 1, 2], 1.5) == ("planned", "right", "top")
+    assert placed([1, 1.5, 2], 1.5) == ("planned", "left", "top")
+    assert placed([1, 1.1, 3], 1.1) == ("planned", "left", "bottom")
+    assert placed([1, 2], None) == ("planned", "left", "top")
+
+
 def test_a_search_that_found_nothing_at_all_still_gives_a_page():
     made = infeasible() | {"nearest": None, "evaluated": [], "relax": [], "notes": ["interrupted: nothing"]}
     text = own(render(made))
@@ -131,9 +161,9 @@ def test_a_search_that_found_nothing_at_all_still_gives_a_page():
 
 def test_what_to_buy_adds_up():
     rows = texts(cells.buys(plan()))
-    assert rows[0][:7] == ["small fp8", "6", "Llama-3.1-8B", "fp8", "1 x L40S", "6", "$11.17"]
-    assert rows[1][4:8] == ["2 x H100", "4", "$13.16", "$9,607"]
-    assert rows[2] == ["all", "8", "", "", "", "10", "$24.33", "$17,758", ""]
+    assert rows[0][:5] == ["small fp8", "6", "1 x L40S", "6", "$11.17"]
+    assert rows[1][2:8] == ["2 x H100", "4", "$13.16", "$9,607", "Llama-3.3-70B", "awq-int4"]
+    assert rows[2] == ["all", "8", "", "10", "$24.33", "$17,758", "", "", ""]
     assert len(cells.buys(plan([pool()])).rows) == 1
 
 
@@ -308,7 +338,7 @@ def test_markdown_has_the_answer_first_and_tables_that_hold():
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         columns = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(columns) == 1
-    assert "| large | 2 | Llama-3.3-70B | awq-int4 | 2 x H100 | 4 | $13.16 | $9,607 |" in text
+    assert "| large | 2 | 2 x H100 | 4 | $13.16 | $9,607 | Llama-3.3-70B | awq-int4 |" in text
     assert "a \\| b" in markdown(document(best=plan([pool(name="a | b")])))
 
 
@@ -333,18 +363,9 @@ def test_csv_cannot_become_a_formula():
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to draw the page")
 @pytest.mark.parametrize(("mode", "width"), [("light", 1280), ("dark", 390)])
 def test_a_browser_draws_every_chart_without_an_error_or_a_scroll_bar(page, mode, width, tmp_path):
-    """A frame gives the width, for a window has a least one of its own; the frame's size is read from inside."""
-    spy = "<script>addEventListener('load', () => setTimeout(() => { parent.document.title = [innerWidth, "
-    spy += "document.documentElement.scrollWidth <= innerWidth, "
-    spy += "document.querySelectorAll('.chart.js-plotly-plot').length].join(' '); }, 500));</script>"
-    (tmp_path / "plan.html").write_text(page.replace("</body>", f"{spy}</body>"), "utf-8")
-    frame = f'<title>waiting</title><iframe src="plan.html" style="width:{width}px;height:3000px;border:0"></iframe>'
-    (tmp_path / "frame.html").write_text(frame, "utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--allow-file-access-from-files", "--enable-logging=stderr", "--virtual-time-budget=10000"]
-    command += ["--window-size=1400,3200", *(["--force-dark-mode"] if mode == "dark" else [])]
-    address = (tmp_path / "frame.html").as_uri()
-    done = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
-    assert f"<title>{width} true {len(ALL)}</title>" in done.stdout
+    assert as_seen(page, mode, width, tmp_path) == (width, True, len(ALL))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to draw the page")
+def test_on_paper_no_table_and_no_chart_is_cut_off(page, tmp_path):
+    assert on_paper(page, 1047, tmp_path) == (True, 0)
