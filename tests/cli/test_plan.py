@@ -96,6 +96,11 @@ def test_infeasible_exits_with_three_and_says_what_to_relax(simroute, plan):
     done = simroute("plan", "plan.yaml", "--jobs", "1", "--set", "budget_usd_per_month=100.0")
     assert done.code == 3
     assert "raise the budget from $100" in done.out
+    done = simroute(
+        "plan", "plan.yaml", "--jobs", "1", "--set", "budget_usd_per_month=100.0", "--set", "quotas={L4: 0, L40S: 0}"
+    )
+    assert " ".join(done.out.split()).count("raise the budget from $100") == 2
+    assert "(and 1 more, all of them)." in " ".join(done.out.split("\n\n")[0].split())
 
 
 def test_a_dry_run_says_what_is_searched(simroute, plan):
@@ -128,4 +133,5 @@ def test_ctrl_c_keeps_what_is_finished(simroute, plan, monkeypatch, place):
     assert "assertions were not checked" in done.err
     document = json.loads((plan.parent / "out/plan.json").read_text())
     assert document["evaluated"]
-    assert any("interrupted" in note for note in document["notes"])
+    (said,) = [note for note in document["notes"] if "interrupted" in note]
+    assert f"warning: {said}, assertions were not checked" in done.err
