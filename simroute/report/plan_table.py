@@ -1,23 +1,22 @@
-"""A plan for the terminal: the answer, the frontier, what binds, how much more traffic it bears. Imports results, rich.
+"""A plan for the terminal, from the tables of the page: the answer, the plans to choose from, what binds, what is sure.
 
-Works on the document of plan.json, so on a loaded one as well.
+Works on the document of plan.json, so on a loaded one as well. Imports the report's other files; rich.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simroute.report.plan_words import sensitivities
+from simroute.report import plan_cells as cells
+from simroute.report.cells import Grid
+from simroute.report.plan_words import Document, relaxations, searched, sensitivities
 from simroute.report.tables import PLAIN_WIDTH
-from simroute.report.text import UNKNOWN, milliseconds, number, percent, usd
 
-Document = Mapping[str, Any]
 MOST_UNFIT = 5
 """Candidates that cannot run, named at most."""
 
@@ -28,86 +27,31 @@ def print_plan(document: Document, file: IO[str]) -> None:
     if not console.is_terminal:
         console = Console(file=file, highlight=False, width=PLAIN_WIDTH, color_system=None)
     console.print(Text(document["answer"], style="bold"))
-    for title, plans in _groups(document):
-        console.print(Text(f"\n{title}"), soft_wrap=True)
-        console.print(_table(plans))
-    if document["binding"]:
-        console.print(Text("\nThe best plan's promises, what binds first"), soft_wrap=True)
-        console.print(_promises(document["binding"]))
-    for line in relaxations(document):
+    for grid in (cells.alternatives(document), cells.constraints(document)):
+        if grid.rows:
+            console.print(Text(f"\n{grid.caption}"), soft_wrap=True)
+            console.print(_table(grid))
+    relax = relaxations(document)
+    if relax:
+        console.print(Text(f"\nTo make it feasible{', all of these' if len(relax) > 1 else ''}"), soft_wrap=True)
+    for line in relax:
         console.print(Text(f"  {line}"), soft_wrap=True)
     for line in ("", *explained(document)):
         console.print(Text(f" {line}".rstrip(), style="dim"), soft_wrap=True)
 
 
-def _groups(document: Document) -> Iterator[tuple[str, Sequence[Document]]]:
-    if document["frontier"]:
-        yield "Frontier: no plan found is better in cost, p99 TTFT, p99 E2E and quality at once", document["frontier"]
-    if document["runner_up"]:
-        yield "Runner-up", [document["runner_up"]]
-    if document["nearest"]:
-        yield "Nearest miss", [document["nearest"]]
-
-
-def _table(plans: Sequence[Document]) -> Table:
+def _table(grid: Grid) -> Table:
+    """The grid, its first column as narrow as the others leave it; they fold their headers, and sums at each `+`."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for header in ("fleet", "policy"):
-        table.add_column(header, overflow="fold")
-    for header in ("USD/month", "p99 TTFT ms", "p99 TPOT ms", "p99 E2E s", "in SLO", "quality", "busy"):
-        table.add_column(header, justify="right", no_wrap=header != "p99 TTFT ms")
-    for plan in plans:
-        head = plan["headlines"]
-        table.add_row(
-            fleet(plan),
-            plan["policy"]["label"],
-            usd(plan["cost_usd_per_month"]),
-            milliseconds(head["ttft_p99_s"]),
-            milliseconds(head["tpot_p99_s"]),
-            number(head["e2e_p99_s"]),
-            percent(head["slo_attainment"]),
-            number(head["quality_mean"]),
-            percent(head["gpu_busy"]),
-        )
+    first, *others = grid.headers
+    table.add_column(first.name, overflow="fold")
+    for place, header in enumerate(others, start=1):
+        parts = [part for row in grid.rows for part in row[place].text.replace(" + ", " +|").split("|")]
+        widest = max(map(len, [*header.name.split(), *parts]))
+        table.add_column(header.name, justify="right", width=widest)
+    for row in grid.rows:
+        table.add_row(*(Text(cell.text) for cell in row))
     return table
-
-
-def fleet(plan: Document) -> str:
-    """`7 x Llama-3.1-8B-fp8-L40S`, pools joined by +."""
-    return " + ".join(f"{pool['replicas']} x {pool['name']}" for pool in plan["pools"])
-
-
-def _promises(checks: Sequence[Document]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for header in ("promise", "class", "judged with"):
-        table.add_column(header)
-    for header in ("value", "limit", "room"):
-        table.add_column(header, justify="right")
-    for check in checks:
-        name = check["constraint"]
-        table.add_row(
-            name,
-            check["class"] or UNKNOWN,
-            check.get("loss") or "the whole fleet",
-            _value(name, check["value"]),
-            _value(name, check["limit"]),
-            percent(check["margin"]),
-        )
-    return table
-
-
-def _value(constraint: str, value: float | None) -> str:
-    if value is None:
-        return UNKNOWN
-    if constraint in ("attainment", "quality_floor"):
-        return f"{value:.2%}"
-    if constraint == "budget":
-        return usd(value)
-    return f"{number(value)} s" if constraint.endswith("_p99") else f"{value:g}"
-
-
-def relaxations(document: Document) -> list[str]:
-    """What would have to be asked less of, a line each."""
-    return [each["text"] for each in document["relax"]]
 
 
 def explained(document: Document) -> list[str]:
@@ -116,7 +60,7 @@ def explained(document: Document) -> list[str]:
     if document["headroom"]:
         lines.append(f"headroom: {document['headroom']['text']}")
     lines += [f"sensitivity: {line}" for line in sensitivities(document)]
-    lines.append(_search(document["search"]))
+    lines.append(f"search: {searched(document)}")
     if gap := document["search"].get("gap"):
         lines.append(f"proof: {gap['text']}")
     unfit = document["unfit"]
@@ -124,13 +68,3 @@ def explained(document: Document) -> list[str]:
     if len(unfit) > MOST_UNFIT:
         lines.append(f"cannot run: {len(unfit) - MOST_UNFIT} more, see plan.json")
     return [*lines, *document["notes"], *document["assumptions"]]
-
-
-def _search(search: Document) -> str:
-    pruned = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in search["pruned"].items())
-    seen = f"{search['simulated']:,} replays" + (f", {search['reused']:,} reused" if search["reused"] else "")
-    failed = f", {search['failed']:,} failed" if search["failed"] else ""
-    return (
-        f"search: {search['candidates']:,} candidates of {search['options']} variants in {search['seconds']:,.0f} s: "
-        f"{search['asked']:,} asked about in {seen}{failed}; ruled out: {pruned or 'none'}"
-    )

@@ -36,7 +36,7 @@ def test_the_answer_comes_first(simroute, plan):
     assert done.code == 0, done.err
     assert done.out.startswith("Buy ")
     for word in (
-        "Frontier",
+        "Plans to choose from",
         "headroom:",
         "sensitivity: traffic",
         "search:",

@@ -18,6 +18,7 @@ from simroute.report import plan_words as words
 from simroute.report.plan_charts import charts, load_marks
 from simroute.report.plan_frontier import limits, qualities
 from simroute.report.plan_page import render
+from simroute.report.plan_table import print_plan
 from simroute.report.plan_text import csv_text, markdown
 
 ALL = ["frontier_ttft", "frontier_tpot", "frontier_e2e", "curve_ttft", "curve_tpot", "curve_e2e", "curve_shares"]
@@ -71,7 +72,7 @@ def test_the_answer_stands_first_and_a_managers_questions_are_answered(page):
         "quality 0.81 assumed",
         "2 rows without tokens were skipped",
         "Llama-3.3-70B bf16 L40S: does not fit",
-        "2,304 fleets in 2.35 min: 1,602 ruled out by throughput, 240 ruled out by quality, 391 not needed",
+        "2,304 fleets of 20 variants in 2.35 min: 1,602 ruled out by throughput, 240 ruled out",
         "seed 7",
     ):
         assert said in text, said
@@ -340,6 +341,26 @@ def test_markdown_has_the_answer_first_and_tables_that_hold():
         assert len(columns) == 1
     assert "| large | 2 | 2 x H100 | 4 | $13.16 | $9,607 | Llama-3.3-70B | awq-int4 |" in text
     assert "a \\| b" in markdown(document(best=plan([pool(name="a | b")])))
+
+
+def test_what_the_search_did_tells_replays_from_what_was_kept():
+    said = words.searched(document())
+    assert said.endswith("391 not needed; 71 asked about in 63 replays and 8 from earlier runs"), said
+    assert words.searched({"search": {"candidates": 2}}) == "2 fleets: none ruled out; 0 replays"
+
+
+def test_the_terminal_shows_the_tables_of_the_page():
+    file = io.StringIO()
+    print_plan(infeasible(), file)
+    text = file.getvalue()
+    assert text.startswith("No fleet here")
+    for grid in (cells.alternatives(infeasible()), cells.constraints(infeasible())):
+        assert grid.caption in text
+        assert all(word in text for row in grid.rows for cell in row for word in cell.text.split())
+    assert "\nTo make it feasible, all of these\n  " in text
+    file = io.StringIO()
+    print_plan(document(), file)
+    assert max(map(len, file.getvalue().split(" headroom:")[0].splitlines())) <= 120
 
 
 def test_csv_has_every_candidate_once_with_its_role():
