@@ -88,12 +88,19 @@ def _frontier(document: Document, plans: Sequence[Plan], metric: str, aimed: Seq
         ),
     ]
     values = [*(y for _, y in drawn), *(factor * limit for limit in aimed)]
+    traces[-1]["cliponaxis"] = False
     layout = {
-        "xaxis": MONEY,
+        "xaxis": MONEY | _spread([plan["cost_usd_per_month"] for plan, _ in drawn]),
         "yaxis": latency_axis(metric, values),
         "shapes": [line("y", factor * limit) for limit in aimed],
     }
     return figure(traces, layout)
+
+
+def _spread(costs: Sequence[float]) -> dict[str, Any]:
+    """A range for costs that lie so near each other that an axis of their own would count in cents."""
+    low, high = min(costs), max(costs)
+    return {"range": [0.8 * low, 1.2 * high]} if 0 < high < 1.1 * low else {}
 
 
 def latency_axis(metric: str, values: Sequence[float]) -> dict[str, Any]:

@@ -271,6 +271,18 @@ def test_the_frontier_shows_every_fleet_by_cost_and_p99(page):
     assert milliseconds["layout"]["shapes"][0]["y0"] == 50.0
 
 
+def test_fleets_that_cost_the_same_do_not_stretch_the_axis_to_cents():
+    lone = plan([pool()])
+    for evaluated, asked in (([lone], [0.8, 1.2]), ([lone, plan([pool(replicas=9)])], None)):
+        made = document(best=lone, runner_up=None, frontier=[], evaluated=evaluated)
+        drawn = next(chart for chart in charts(made) if chart.key == "frontier_ttft").figure["layout"]["xaxis"]
+        assert drawn.get("range") == (asked and [each * lone["cost_usd_per_month"] for each in asked])
+
+
+def test_the_nearest_miss_is_no_other_choice():
+    assert "Other choices" not in own(render(infeasible()))
+
+
 def test_quality_that_tells_nothing_apart_has_no_scale():
     same = [plan([pool(replicas=n)], quality=0.8) for n in (2, 3)]
     made = document(best=same[0], runner_up=None, frontier=[], evaluated=same)
