@@ -11,7 +11,7 @@ import typer
 
 from simroute.cli.assertions import METRICS, Assertion, JunitOpt, enforce, parse, ready, record
 from simroute.cli.run import EXIT_INTERRUPTED
-from simroute.cli.scenario import ScenarioArg, SetOpt, TraceOpt
+from simroute.cli.scenario import ExactOpt, QuietOpt, ScenarioArg, SeedOpt, SetOpt, TraceOpt, warn
 
 if TYPE_CHECKING:
     from simroute.scenario.compare import Comparison
@@ -60,10 +60,10 @@ def compare(
     level: Annotated[float, typer.Option("--level", metavar="L", help="Level of the intervals.")] = 0.95,
     output: OutputOpt = None,
     decisions: DecisionsOpt = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed to use in place of the scenario's.")] = None,
+    seed: SeedOpt = None,
     json: Annotated[bool, typer.Option("--json", help="Print compare.json to stdout, and nothing else.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")] = False,
-    exact: Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")] = False,
+    quiet: QuietOpt = False,
+    exact: ExactOpt = False,
     assert_: AssertOpt = None,
     junit: JunitOpt = None,
 ) -> None:
@@ -86,8 +86,7 @@ def compare(
     assertions = [parse(text, others, _metrics(), examples=_EXAMPLES) for text in assert_ or ()]
     _prepare(output, decisions)
     ready(junit)
-    for warning in () if quiet else loaded.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    warn(() if quiet else loaded.warnings)
     with shown_progress(labels, hidden=quiet) as progress:
         result = compare_policies(
             loaded.scenario,
@@ -112,7 +111,7 @@ def compare(
 def _interrupted(worlds: int, seeds: int, assertions: Sequence[Assertion], junit: Path | None) -> None:
     """Say what is missing, and leave."""
     unchecked = ", assertions were not checked" * bool(assertions)
-    typer.echo(f"warning: interrupted: {worlds} of {seeds} worlds were compared{unchecked}", err=True)
+    warn([f"interrupted: {worlds} of {seeds} worlds were compared{unchecked}"])
     record(junit, _SUITE, [(each, ()) for each in assertions], skipped="the comparison was interrupted")
     raise typer.Exit(EXIT_INTERRUPTED)
 

@@ -11,7 +11,7 @@ import typer
 
 from simroute.cli.assertions import JunitOpt, enforce, parse, ready, record
 from simroute.cli.run import EXIT_INTERRUPTED
-from simroute.cli.scenario import SetOpt, TraceOpt
+from simroute.cli.scenario import ExactOpt, QuietOpt, SeedOpt, SetOpt, TraceOpt, warn
 from simroute.cli.workers import CacheOpt, ExecutorOpt, JobsOpt, RayAddressOpt, ResumeOpt, cache_at
 
 if TYPE_CHECKING:
@@ -44,21 +44,21 @@ def plan(
     trace: TraceOpt = None,
     set_: SetOpt = None,
     output: OutputOpt = None,
-    cache: CacheOpt = None,
-    resume: ResumeOpt = True,
-    jobs: JobsOpt = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed to use in place of the plan's.")] = None,
+    emit: EmitOpt = None,
+    seed: SeedOpt = None,
     json: Annotated[bool, typer.Option("--json", help="Print plan.json to stdout, and nothing else.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")] = False,
-    exact: Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")] = False,
+    quiet: QuietOpt = False,
+    exact: ExactOpt = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check everything, say what is searched.")
     ] = False,
-    assert_: AssertOpt = None,
-    junit: JunitOpt = None,
-    emit: EmitOpt = None,
+    jobs: JobsOpt = None,
     executor: ExecutorOpt = "processes",
     ray_address: RayAddressOpt = None,
+    cache: CacheOpt = None,
+    resume: ResumeOpt = True,
+    assert_: AssertOpt = None,
+    junit: JunitOpt = None,
 ) -> None:
     """Find the cheapest fleet and routing policy that keep every promise of a plan file, and prove it.
 
@@ -74,8 +74,7 @@ def plan(
     loaded = read_plan(plan, overrides=set_ or (), traces=trace or ())
     assertions = [parse(text, [BEST], _metrics(), what="plan", examples=_EXAMPLES) for text in assert_ or ()]
     kinds = _kinds(emit or (), output)
-    for warning in () if quiet else loaded.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    warn(() if quiet else loaded.warnings)
     if dry_run:
         typer.echo(_described(loaded.spec))
         return
@@ -104,7 +103,7 @@ def _warn_of_stop(result: PlanResult, kept: Cache, *, asserted: bool) -> None:
     """Say what an interrupted search leaves open, and how to go on."""
     why = next(note for note in result.document["notes"] if note.startswith("interrupted"))
     unchecked = ", assertions were not checked" * asserted
-    typer.echo(f"warning: {why}{unchecked}; {kept.going_on('what is done is')}", err=True)
+    warn([f"{why}{unchecked}; {kept.going_on('what is done is')}"])
 
 
 def _metrics() -> dict[str, tuple[tuple[str, ...], str]]:
@@ -170,7 +169,7 @@ def _tell(result: PlanResult, kinds: Sequence[str], written: Sequence[str]) -> N
     best = result.document["best"]
     for kind in kinds if best else ():
         if words := unlike(kind, best, result.document):
-            typer.echo(f"warning: --emit {kind}: {words}", err=True)
+            warn([f"--emit {kind}: {words}"])
 
 
 def _show(result: PlanResult, *, json: bool, quiet: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from simroute.cli.assertions import Assertion, JunitOpt, enforce, parse, ready, record
-from simroute.cli.scenario import ScenarioArg, SetOpt, TraceOpt
+from simroute.cli.scenario import ExactOpt, QuietOpt, ScenarioArg, SeedOpt, SetOpt, TraceOpt, warn
 from simroute.cli.split import SplitOpt, WarmupOpt, split_asked
 from simroute.cli.workers import CacheOpt, ExecutorOpt, JobsOpt, RayAddressOpt, ResumeOpt, cache_at
 
@@ -51,16 +51,16 @@ def run(
     trace: TraceOpt = None,
     policy: PolicyOpt = None,
     set_: SetOpt = None,
-    output: OutputOpt = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed to use in place of the scenario's.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print summary.json to stdout, and nothing else.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")] = False,
-    exact: Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")] = False,
     replicates: ReplicatesOpt = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, say what would run.")] = False,
-    jobs: JobsOpt = None,
     split: SplitOpt = None,
     warmup: WarmupOpt = None,
+    output: OutputOpt = None,
+    seed: SeedOpt = None,
+    json: Annotated[bool, typer.Option("--json", help="Print summary.json to stdout, and nothing else.")] = False,
+    quiet: QuietOpt = False,
+    exact: ExactOpt = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, say what would run.")] = False,
+    jobs: JobsOpt = None,
     executor: ExecutorOpt = "processes",
     ray_address: RayAddressOpt = None,
     cache: CacheOpt = None,
@@ -87,7 +87,7 @@ def run(
     windows = split_asked(split, replicates, warmup, jobs=jobs, executor=executor, ray_address=ray_address, cache=cache)
     built = build(loaded.scenario)
     if not quiet:
-        _warn(loaded.warnings)
+        warn(loaded.warnings)
     if dry_run:
         typer.echo(_plan(built, labels))
         return
@@ -127,7 +127,7 @@ def _finish(
 
 def _stop(why: str, *, assertions: Sequence[Assertion], junit: Path | None) -> NoReturn:
     """Say that the run was interrupted, and leave."""
-    _warn([why + _UNCHECKED * bool(assertions)])
+    warn([why + _UNCHECKED * bool(assertions)])
     record(junit, _SUITE, [(each, ()) for each in assertions], skipped="the run was interrupted")
     raise typer.Exit(EXIT_INTERRUPTED)
 
@@ -141,11 +141,6 @@ def _whole(
 
     with shown_progress(labels, hidden=quiet) as progress:
         return run_scenario(built, policies, progress=progress, **options)
-
-
-def _warn(lines: Sequence[str]) -> None:
-    for line in lines:
-        typer.echo(f"warning: {line}", err=True)
 
 
 def _show(result: RunResult, *, json: bool, quiet: bool, output: Path | None) -> None:

@@ -1,7 +1,11 @@
-"""`simroute check` and `simroute schema`: look at a scenario without running it. Imports the library inside."""
+"""`simroute check` and `simroute schema`: look at a scenario without running it; what all commands on one share.
+
+Imports the library inside.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +22,15 @@ SetOpt = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a value, such as pools[0].replicas=4 (repeatable)."),
 ]
+SeedOpt = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Seed to use in place of the file's.")]
+QuietOpt = Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")]
+ExactOpt = Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")]
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Each line as a warning, on stderr."""
+    for line in lines:
+        typer.echo(f"warning: {line}", err=True)
 
 
 def check(scenario: ScenarioArg, trace: TraceOpt = None, set_: SetOpt = None) -> None:
@@ -25,8 +38,7 @@ def check(scenario: ScenarioArg, trace: TraceOpt = None, set_: SetOpt = None) ->
     from simroute.scenario.loader import read
 
     loaded = read(scenario, overrides=set_ or (), traces=trace or ())
-    for warning in loaded.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    warn(loaded.warnings)
     found = loaded.scenario
     replicas = sum(pool.replicas for pool in found.pools)
     typer.echo(

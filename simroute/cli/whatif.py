@@ -10,7 +10,7 @@ import typer
 
 from simroute.cli.assertions import JunitOpt
 from simroute.cli.run import EXIT_INTERRUPTED
-from simroute.cli.scenario import ScenarioArg, TraceOpt
+from simroute.cli.scenario import ExactOpt, QuietOpt, ScenarioArg, SeedOpt, TraceOpt, warn
 from simroute.cli.workers import CacheOpt, ExecutorOpt, JobsOpt, RayAddressOpt, ResumeOpt, cache_at
 
 if TYPE_CHECKING:
@@ -73,15 +73,15 @@ def whatif(
     precision: PrecisionOpt = 0.1,
     buy: BuyOpt = True,
     output: OutputOpt = None,
-    cache: CacheOpt = None,
-    resume: ResumeOpt = True,
+    seed: SeedOpt = None,
+    json: Annotated[bool, typer.Option("--json", help="Print whatif.json to stdout, and nothing else.")] = False,
+    quiet: QuietOpt = False,
+    exact: ExactOpt = False,
     jobs: JobsOpt = None,
     executor: ExecutorOpt = "processes",
     ray_address: RayAddressOpt = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed to use in place of the scenario's.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print whatif.json to stdout, and nothing else.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no warnings, no tables.")] = False,
-    exact: Annotated[bool, typer.Option("--exact", help="Run engines step by step: same times, slower.")] = False,
+    cache: CacheOpt = None,
+    resume: ResumeOpt = True,
     assert_: AssertOpt = None,
     junit: JunitOpt = None,
 ) -> None:
@@ -101,9 +101,7 @@ def whatif(
     options: dict[str, Any] = {"policies": policy, "precision": precision, "buy": buy, "seed": seed, "exact": exact}
     options |= {"rates": numbers("--rate", rate)} if rate else {}
     _ready(output, junit)
-    warn = _nothing if quiet else _warn
-    for warning in loaded.warnings:
-        warn(warning)
+    warn(() if quiet else loaded.warnings)
     kept = cache_at(cache, output, resume=resume, quiet=quiet)
     options |= {"executor": executor_named(executor, jobs=jobs, ray_address=ray_address), "cache": kept}
     found = _studied(quiet, loaded.scenario, changes, **options)
@@ -114,7 +112,7 @@ def whatif(
         _show(document, found.cells.counts(), output, json=json)
     if found.interrupted:
         unchecked = ", assertions were not checked" * bool(assertions)
-        warn(f"interrupted: cells are missing{unchecked}; {kept.going_on('what is done is')}")
+        warn([f"interrupted: cells are missing{unchecked}; {kept.going_on('what is done is')}"])
     _enforce(assertions, document, junit)
 
 
@@ -125,14 +123,6 @@ def _studied(quiet: bool, *arguments: Any, **options: Any) -> WhatIf:
 
     with shown_share("what if", hidden=quiet) as progress:
         return study(*arguments, **options, progress=progress)
-
-
-def _warn(line: str) -> None:
-    typer.echo(f"warning: {line}", err=True)
-
-
-def _nothing(line: str) -> None:
-    pass
 
 
 def _parsed(texts: Sequence[str], rows: Sequence[str]) -> list[Assertion]:

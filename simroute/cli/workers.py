@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simroute.cli.scenario import warn
+
 if TYPE_CHECKING:
     from simroute.planner.cache import Cache
 
@@ -26,8 +28,6 @@ def cache_at(folder: Path | None, output: Path | None, *, resume: bool, quiet: b
     """Where replays are kept: `folder`, else in the folder of the results, else here; nowhere unless to `resume`."""
     from simroute.planner.cache import FOLDER, Cache
 
-    def warn(line: str) -> None:
-        if not quiet:
-            typer.echo(f"warning: {line}", err=True)
-
-    return Cache((folder or (output or Path()) / FOLDER) if resume else None, warn)
+    return Cache(
+        (folder or (output or Path()) / FOLDER) if resume else None, lambda line: warn(() if quiet else [line])
+    )

@@ -216,5 +216,6 @@ def _sentence(
             f": the nearest is {space.key(*near.candidate)}, ${space.usd_per_month(near.candidate.fleet):,.0f} a month"
         )
     if relax:
-        text += f"; {relax[0]['text']}"
+        more = f" (and {len(relax) - 1} more, all of them)" if len(relax) > 1 else ""
+        text += f"; {relax[0]['text']}{more}"
     return text + "."

@@ -202,12 +202,19 @@ def _target_line(limit_s: float) -> dict[str, Any]:
 
 
 def log_axis(seconds: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis over these values, labelled at 1, 2, 5 of each decade, or at decades alone where many."""
+    """A logarithmic axis over these values, labelled at 1, 2, 5 of each decade, at decades alone where many.
+
+    Where that labels fewer than two places, it is labelled at every first, or second, digit.
+    """
     positive = [value for value in seconds if value > 0] or [1.0]
     low, high = math.log10(min(positive)), math.log10(max(positive))
-    mantissas = (1, 2, 5) if high - low <= _FEW_DECADES else (1,)
-    ticks = [m * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for m in mantissas]
     margin = 0.03 * (high - low) + 0.02
+    decades = range(math.floor(low - margin), math.ceil(high + margin) + 1)
+    finer = ((1.0, 2.0, 5.0), [float(m) for m in range(1, 10)], [m / 10 for m in range(10, 100)])
+    for mantissas in finer if high - low <= _FEW_DECADES else ((1.0,),):
+        ticks = [m * 10.0**e for e in decades for m in mantissas]
+        if sum(low - margin <= math.log10(tick) <= high + margin for tick in ticks) > 1:
+            break
     return {
         "type": "log",
         "range": [low - margin, high + margin],

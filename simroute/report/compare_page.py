@@ -17,6 +17,8 @@ from simroute.report.html import page
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 _LEAST = 0.01
 """Ratios are drawn down to this: a logarithmic axis has no zero."""
+_WIDE = 30.0
+"""Ratios over more than this are labelled at decades alone, for phones are narrow."""
 _SPREAD = 0.6
 """Of the unit between two numbers, how much the policies' marks take up."""
 
@@ -65,12 +67,14 @@ def _chart(document: Document) -> Chart:
     """Every policy's numbers as ratios to the baseline's, with intervals; noise is drawn hollow."""
     names = list(HEADLINES)
     shades = _legend(document)
-    traces = []
+    traces, ends = [], [1.0]
     for place, (label, found) in enumerate(document["differences"].items()):
         offset = _SPREAD * ((place + 0.5) / len(shades) - 0.5)
         marks = list(_marks(found, names, offset))
         traces.append(_trace(label, shades[label], marks))
-    axis = {"type": "log", "tickvals": list(_TICKS), "ticktext": [f"{tick:g}x" for tick in _TICKS]}
+        ends += [end for mark in marks for end in (mark.low, mark.high)]
+    ticks = [tick for tick in _TICKS if max(ends) < _WIDE * min(ends) or f"{tick:g}".strip("0.") == "1"]
+    axis = {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}x" for tick in ticks], "tickangle": 0}
     rows = {"tickvals": list(range(len(names))), "ticktext": [shown.label for shown in HEADLINES.values()]}
     layout = {
         "xaxis": axis,

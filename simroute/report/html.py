@@ -60,7 +60,6 @@ def _context(data: ReportInput) -> dict[str, Any]:
         "answer": answer(summaries, data.target),
         "badges": _badges(summaries),
         "tiles": _tiles(ranked[0]) if ranked else [],
-        "best": ranked[0]["policy"] if ranked else "",
         "target": f"{100 * data.target:g}%",
         "targets": {name: str(slo) for name, slo in data.slo.items()},
         "replicated": replicated(summaries),

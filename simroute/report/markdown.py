@@ -19,7 +19,7 @@ def table(grid: Grid) -> Iterator[str]:
     if not grid.rows:
         return
     yield from ("", f"## {grid.caption}", "")
-    yield f"| {' | '.join(escaped(header.name) or ' ' for header in grid.headers)} |"
+    yield f"| {' | '.join(escaped(header.name) for header in grid.headers)} |"
     yield f"|{'---|' * len(grid.headers)}"
     for row in grid.rows:
         yield f"| {' | '.join(escaped(cell.text) for cell in row)} |"

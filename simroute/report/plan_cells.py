@@ -18,32 +18,37 @@ UNCHANGED = "none"
 _STAGES = {"whole": "whole traffic", "peak": "busiest stretch", "bound": "a bound, not simulated"}
 
 
-def tiles(plan: Plan) -> list[tuple[str, str, str]]:
-    """The plan in six numbers: (name, value, note)."""
-    head = plan["headlines"]
-    return [
+def tiles(document: Document) -> list[tuple[str, str, str]]:
+    """The plan in a few numbers, those that are known: (name, value, note)."""
+    plan = chosen(document)
+    if plan is None:
+        return []
+    head, room = plan["headlines"], document.get("headroom") or {}
+    found = [
         ("USD a month", usd(plan["cost_usd_per_month"]), ""),
         ("GPUs", gpus(plan), ""),
         ("within targets", percent(head["slo_attainment"]), ""),
         ("p99 TTFT", _unit(number(head["ttft_p99_s"]), "s"), ""),
         ("p99 TPOT", _unit(milliseconds(head["tpot_p99_s"]), "ms"), ""),
         ("expected quality", number(head["quality_mean"]), ""),
+        ("holds up to", number(room.get("rate_scale")), "times the traffic"),
     ]
+    return [tile for tile in found if tile[1] != UNKNOWN]
 
 
 def buys(plan: Plan) -> Grid:
     """What to buy: a row a pool, and the sum."""
-    names = ("pool", "replicas", "model", "quantization", "each on", "GPUs", "USD an hour", "USD a month", "price")
+    names = ("pool", "replicas", "each on", "GPUs", "USD an hour", "USD a month", "model", "quantization", "price")
     rows = [
         [
             Cell(str(pool["name"])),
             Cell(f"{pool['replicas']:,}"),
-            Cell(str(pool["model"])),
-            Cell(str(pool["quantization"])),
             Cell(f"{pool['tensor_parallel']} x {pool['gpu']}"),
             Cell(f"{pool['tensor_parallel'] * pool['replicas']:,}"),
             Cell(usd(pool["usd_per_hour"] * pool["replicas"])),
             Cell(usd(pool["usd_per_hour"] * pool["replicas"] * HOURS_PER_MONTH)),
+            Cell(str(pool["model"])),
+            Cell(str(pool["quantization"])),
             Cell(str(pool.get("price_source") or UNKNOWN)),
         ]
         for pool in plan["pools"]
@@ -51,9 +56,8 @@ def buys(plan: Plan) -> Grid:
     if len(rows) > 1:
         replicas = sum(pool["replicas"] for pool in plan["pools"])
         hour = sum(pool["usd_per_hour"] * pool["replicas"] for pool in plan["pools"])
-        blank = [Cell("")] * 3
-        sums = [Cell(usd(hour)), Cell(usd(plan["cost_usd_per_month"])), Cell("")]
-        rows.append([Cell("all"), Cell(f"{replicas:,}"), *blank, Cell(str(plan["gpus"])), *sums])
+        sums = [Cell(f"{plan['gpus']:,}"), Cell(usd(hour)), Cell(usd(plan["cost_usd_per_month"]))]
+        rows.append([Cell("all"), Cell(f"{replicas:,}"), Cell(""), *sums, *[Cell("")] * 3])
     return Grid("What to buy" if plan["meets"] else "The nearest miss", [Header(name) for name in names], rows)
 
 
@@ -82,7 +86,7 @@ def constraints(document: Document) -> Grid:
 
 def alternatives(document: Document) -> Grid:
     """The best plan, the runner-up and the rest of the frontier, a row each."""
-    columns = ("fleet", "", "policy", "GPUs", "USD a month", "p99 TTFT, s", "p99 TPOT, ms", "p99 E2E, s")
+    columns = ("fleet", "role", "policy", "GPUs", "USD a month", "p99 TTFT, s", "p99 TPOT, ms", "p99 E2E, s")
     headers = [Header(name) for name in (*columns, "within targets", "quality")]
     return Grid("Plans to choose from", headers, [_row(plan, role) for plan, role in _choices(document)])
 

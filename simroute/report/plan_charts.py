@@ -31,6 +31,8 @@ from simroute.report.plan_words import Document, by_reach
 from simroute.report.text import usd
 
 _SHARES = {"tickformat": ".0%", "range": [0, 1.12], "tickvals": [0, 0.25, 0.5, 0.75, 1]}
+_LABEL_SHARE = 0.22
+"""Of a chart's width on a phone: what the longest label of a line takes."""
 
 
 def charts(document: Document) -> list[Chart]:
@@ -102,7 +104,8 @@ def _lines(document: Document, points: Sequence[Mapping[str, Any]], metric: str)
 
 def load_marks(points: Sequence[Mapping[str, Any]], knee: float | None, now: str = "planned") -> list[dict[str, Any]]:
     """The traffic as it is (labelled `now`), the most that holds, and where the fleet is overloaded."""
-    marks = [line("x", 1.0, now, side="right")]
+    side, end = _beside([point["rate_scale"] for point in points], knee)
+    marks = [line("x", 1.0, now, side=side, end=end)]
     if knee is not None and knee != 1:
         marks.append(line("x", knee, "holds", STAR))
     lost = [point["rate_scale"] for point in points if point.get("stability") == "OVERLOADED"]
@@ -111,6 +114,14 @@ def load_marks(points: Sequence[Mapping[str, Any]], knee: float | None, now: str
         start = (max(sound) + min(lost)) / 2 if sound else min(lost)
         marks.append(_shade(start, max(lost) + (min(lost) - start)))
     return marks
+
+
+def _beside(scale: Sequence[float], knee: float | None) -> tuple[str, str]:
+    """Where the label of the line at 1 is neither cut off nor on that of the knee: its anchor, and the line's end."""
+    room = _LABEL_SHARE * (max(scale) - min(scale))
+    if 1.0 - min(scale) >= room:
+        return "right", "top"
+    return "left", "bottom" if knee is not None and 1.0 < knee < 1.0 + room else "top"
 
 
 def _curve(name: str, x: Sequence[float], y: Sequence[float | None], colour: str, hover: str) -> dict[str, Any]:

@@ -88,12 +88,19 @@ def _frontier(document: Document, plans: Sequence[Plan], metric: str, aimed: Seq
         ),
     ]
     values = [*(y for _, y in drawn), *(factor * limit for limit in aimed)]
+    traces[-1]["cliponaxis"] = False
     layout = {
-        "xaxis": MONEY,
+        "xaxis": MONEY | _spread([plan["cost_usd_per_month"] for plan, _ in drawn]),
         "yaxis": latency_axis(metric, values),
         "shapes": [line("y", factor * limit) for limit in aimed],
     }
     return figure(traces, layout)
+
+
+def _spread(costs: Sequence[float]) -> dict[str, Any]:
+    """A range for costs that lie so near each other that an axis of their own would count in cents."""
+    low, high = min(costs), max(costs)
+    return {"range": [0.8 * low, 1.2 * high]} if 0 < high < 1.1 * low else {}
 
 
 def latency_axis(metric: str, values: Sequence[float]) -> dict[str, Any]:
@@ -154,13 +161,16 @@ def _envelope(drawn: Sequence[tuple[Plan, float]]) -> dict[str, Any]:
     return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip"}
 
 
-def line(axis: str, at: float, label: str = "", colour: str = GREY, side: str = "left") -> dict[str, Any]:
-    """A dashed line across the chart, at `at` on an axis, with a label at its upper end, which starts or ends there."""
+def line(
+    axis: str, at: float, label: str = "", colour: str = GREY, side: str = "left", end: str = "top"
+) -> dict[str, Any]:
+    """A dashed line across the chart, at `at` on an axis, with a label at its `end`, which starts or ends there."""
     other = "y" if axis == "x" else "x"
     shape: dict[str, Any] = {"type": "line", f"{axis}0": at, f"{axis}1": at, f"{other}ref": "paper"}
     shape |= {f"{other}0": 0, f"{other}1": 1, "line": {"color": colour, "width": 1.2, "dash": "dash"}}
     if label:
-        font = {"size": 11, "color": colour}
-        place = {"textposition": "end", "textangle": 0, "xanchor": side, "yanchor": "top", "padding": 3}
+        font = {"size": 11}  # (in the page's ink: a line's colour is too faint for letters)
+        place = {"textposition": "end" if end == "top" else "start", "textangle": 0, "padding": 3}
+        place |= {"xanchor": side, "yanchor": end}
         shape["label"] = {"text": label, "font": font, **place}
     return shape

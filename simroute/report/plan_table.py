@@ -1,28 +1,31 @@
-"""A plan for the terminal: the answer, the frontier, what binds, how much more traffic it bears. Imports results, rich.
+"""A plan for the terminal, from the tables of the page: the answer, the plans to choose from, what binds, what is sure.
 
-Works on the document of plan.json, so on a loaded one as well.
+Works on the document of plan.json, so on a loaded one as well. Imports the report's other files; rich.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Iterator, Sequence
+from typing import IO
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simroute.report.plan_words import sensitivities
+from simroute.report import plan_cells as cells
+from simroute.report.cells import Cell, Grid, Header
+from simroute.report.plan_words import Document, relaxations, searched, sensitivities
 from simroute.report.tables import PLAIN_WIDTH
-from simroute.report.text import UNKNOWN, milliseconds, number, percent, usd
 
-Document = Mapping[str, Any]
 MOST_UNFIT = 5
 """Candidates that cannot run, named at most."""
 WIDE = 110
 """Columns of a terminal that has room for fleets and policies beside their numbers."""
+_CHOSEN = (0, 2, 1, 3)
+"""Columns of the plans to choose from that are told above their numbers: fleet, policy, role and GPUs."""
 _UNBOUNDED = 10_000
+_LONG = 12
 
 
 def print_plan(document: Document, file: IO[str]) -> None:
@@ -31,103 +34,55 @@ def print_plan(document: Document, file: IO[str]) -> None:
     if not console.is_terminal:
         console = Console(file=file, highlight=False, width=PLAIN_WIDTH, color_system=None)
     console.print(Text(document["answer"], style="bold"))
-    for title, plans in _groups(document):
-        console.print(Text(f"\n{title}"), soft_wrap=True)
-        numbered = console.width < WIDE
-        for place, plan in enumerate(plans if numbered else (), 1):
-            console.print(Text(f"{place}: {fleet(plan)}, {plan['policy']['label']}"))
-        console.print(_table(plans, numbered=numbered))
-    if document["binding"]:
-        console.print(Text("\nThe best plan's promises, what binds first"), soft_wrap=True)
-        for part in _promises(console, document["binding"]):
-            console.print(part)
-    for line in relaxations(document):
+    for grid, above in ((cells.alternatives(document), _CHOSEN), (cells.constraints(document), ())):
+        if grid.rows:
+            console.print(Text(f"\n{grid.caption}"), soft_wrap=True)
+            for part in _fitted(console, grid, above):
+                console.print(part)
+    relax = relaxations(document)
+    if relax:
+        console.print(Text(f"\nTo make it feasible{', all of these' if len(relax) > 1 else ''}"), soft_wrap=True)
+    for line in relax:
         console.print(Text(f"  {line}"), soft_wrap=True)
     for line in ("", *explained(document)):
         console.print(Text(f" {line}".rstrip(), style="dim"), soft_wrap=True)
 
 
-def _groups(document: Document) -> Iterator[tuple[str, Sequence[Document]]]:
-    if document["frontier"]:
-        yield "Frontier: no plan found is better in cost, p99 TTFT, p99 E2E and quality at once", document["frontier"]
-    if document["runner_up"]:
-        yield "Runner-up", [document["runner_up"]]
-    if document["nearest"]:
-        yield "Nearest miss", [document["nearest"]]
+def _fitted(console: Console, grid: Grid, above: Sequence[int]) -> Iterator[Table | Text]:
+    """The table; on a narrow terminal the columns `above` are told above it, by the numbers of their rows.
 
-
-def _table(plans: Sequence[Document], *, numbered: bool) -> Table:
-    """A row a plan: its fleet and policy, or only the number under which they are named above, then its numbers."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for header in ("",) if numbered else ("fleet", "policy"):
-        table.add_column(header, overflow="fold")
-    for header in ("USD/month", "p99 TTFT ms", "p99 TPOT ms", "p99 E2E s", "in SLO", "quality", "busy"):
-        table.add_column(header, justify="right", overflow="fold", no_wrap=not numbered and header != "p99 TTFT ms")
-    for place, plan in enumerate(plans, 1):
-        head = plan["headlines"]
-        table.add_row(
-            *((str(place),) if numbered else (fleet(plan), plan["policy"]["label"])),
-            usd(plan["cost_usd_per_month"]),
-            milliseconds(head["ttft_p99_s"]),
-            milliseconds(head["tpot_p99_s"]),
-            number(head["e2e_p99_s"]),
-            percent(head["slo_attainment"]),
-            number(head["quality_mean"]),
-            percent(head["gpu_busy"]),
-        )
-    return table
-
-
-def fleet(plan: Document) -> str:
-    """`7 x Llama-3.1-8B-fp8-L40S`, pools joined by +."""
-    return " + ".join(f"{pool['replicas']} x {pool['name']}" for pool in plan["pools"])
-
-
-def _promises(console: Console, checks: Sequence[Document]) -> Iterator[Table | Text]:
-    """The table; where losses are too long for it, numbers in their place and what each stands for."""
-    losses = list(dict.fromkeys(check["loss"] for check in checks if check.get("loss")))
-    table = _checks(checks, {loss: loss for loss in losses})
+    What is too long in its last column is named once below it, where the table has no room for it.
+    """
+    if console.width < WIDE and above:
+        for number, row in enumerate(grid.rows, start=1):
+            yield Text(f"{number}: {', '.join(text for place in above if (text := row[place].text))}")
+        left = [place for place in range(len(grid.headers)) if place not in above]
+        rows = [[Cell(str(n)), *(row[place] for place in left)] for n, row in enumerate(grid.rows, start=1)]
+        grid = Grid(grid.caption, [Header(""), *(grid.headers[place] for place in left)], rows)
+    table = _table(grid)
     if console.measure(table, options=console.options.update(width=_UNBOUNDED)).maximum <= console.width:
         yield table
         return
-    marks = {loss: f"({i})" for i, loss in enumerate(losses, 1)}
-    yield _checks(checks, marks)
-    for loss, mark in marks.items():
-        yield Text(f"{mark} {loss}")
+    texts = list(dict.fromkeys(row[-1].text for row in grid.rows if len(row[-1].text) > _LONG))
+    marks = {text: f"({number})" for number, text in enumerate(texts, start=1)}
+    rows = [[*row[:-1], Cell(marks.get(row[-1].text, row[-1].text))] for row in grid.rows]
+    yield _table(Grid(grid.caption, grid.headers, rows))
+    for text, mark in marks.items():
+        yield Text(f"{mark} {text}")
 
 
-def _checks(checks: Sequence[Document], losses: Mapping[str, str]) -> Table:
+def _table(grid: Grid) -> Table:
+    """The grid, its first column as narrow as the others leave it; they fold their headers, and sums at each `+`."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for header in ("promise", "class", "judged with"):
-        table.add_column(header)
-    for header in ("value", "limit", "room"):
-        table.add_column(header, justify="right")
-    for check in checks:
-        name = check["constraint"]
-        table.add_row(
-            name,
-            check["class"] or UNKNOWN,
-            losses[check["loss"]] if check.get("loss") else "the whole fleet",
-            _value(name, check["value"]),
-            _value(name, check["limit"]),
-            percent(check["margin"]),
-        )
+    first, *others = grid.headers
+    table.add_column(first.name, overflow="fold")
+    for place, header in enumerate(others, start=1):
+        parts = [part for row in grid.rows for part in row[place].text.replace(" + ", " +|").split("|")]
+        widest = max(map(len, [*header.name.split(), *parts]))
+        table.add_column(header.name, justify="right", width=widest)
+    for row in grid.rows:
+        table.add_row(*(Text(cell.text) for cell in row))
     return table
-
-
-def _value(constraint: str, value: float | None) -> str:
-    if value is None:
-        return UNKNOWN
-    if constraint in ("attainment", "quality_floor"):
-        return f"{value:.2%}"
-    if constraint == "budget":
-        return usd(value)
-    return f"{number(value)} s" if constraint.endswith("_p99") else f"{value:g}"
-
-
-def relaxations(document: Document) -> list[str]:
-    """What would have to be asked less of, a line each."""
-    return [each["text"] for each in document["relax"]]
 
 
 def explained(document: Document) -> list[str]:
@@ -136,7 +91,7 @@ def explained(document: Document) -> list[str]:
     if document["headroom"]:
         lines.append(f"headroom: {document['headroom']['text']}")
     lines += [f"sensitivity: {line}" for line in sensitivities(document)]
-    lines.append(_search(document["search"]))
+    lines.append(f"search: {searched(document)}")
     if gap := document["search"].get("gap"):
         lines.append(f"proof: {gap['text']}")
     unfit = document["unfit"]
@@ -144,13 +99,3 @@ def explained(document: Document) -> list[str]:
     if len(unfit) > MOST_UNFIT:
         lines.append(f"cannot run: {len(unfit) - MOST_UNFIT} more, see plan.json")
     return [*lines, *document["notes"], *document["assumptions"]]
-
-
-def _search(search: Document) -> str:
-    pruned = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in search["pruned"].items())
-    seen = f"{search['simulated']:,} replays" + (f", {search['reused']:,} reused" if search["reused"] else "")
-    failed = f", {search['failed']:,} failed" if search["failed"] else ""
-    return (
-        f"search: {search['candidates']:,} candidates of {search['options']} variants in {search['seconds']:,.0f} s: "
-        f"{search['asked']:,} asked about in {seen}{failed}; ruled out: {pruned or 'none'}"
-    )

@@ -6,12 +6,9 @@ import csv
 import io
 from collections.abc import Iterator
 
+from simroute.report import markdown as md
 from simroute.report import plan_cells as cells
 from simroute.report import plan_words as words
-from simroute.report.markdown import bullets as _list
-from simroute.report.markdown import escaped as _text
-from simroute.report.markdown import plain as _plain
-from simroute.report.markdown import table as _table
 from simroute.report.plan_words import Document, Plan
 
 _HEADLINES = (
@@ -42,7 +39,7 @@ def csv_text(document: Document) -> str:
         row = [plan["id"], words.fleet(plan), words.policy(plan), plan["gpus"], words.gpus(plan)]
         row += [plan["cost_usd_per_month"], *(head.get(name) for name in _HEADLINES)]
         row += [plan.get("stability"), plan.get("stage"), plan["meets"], role, words.broken(plan)]
-        writer.writerow(["" if value is None else _plain(value) for value in row])
+        writer.writerow(["" if value is None else md.plain(value) for value in row])
     return file.getvalue()
 
 
@@ -60,23 +57,24 @@ def _judged(document: Document) -> Iterator[tuple[Plan, str]]:
 
 def _lines(document: Document) -> Iterator[str]:
     plan = words.chosen(document)
-    yield f"# {_text(document['name'])}"
-    yield from ("", f"**{_text(document['answer'])}**", "", words.traffic(document))
+    yield f"# {md.escaped(document['name'])}"
+    yield from ("", f"**{md.escaped(document['answer'])}**", "", words.traffic(document))
     for badge in cells.badges(document):
-        yield f"- {_text(badge.text)}"
-    yield from _list("To make it feasible", words.relaxations(document))
+        yield f"- {md.escaped(badge.text)}"
+    relax = words.relaxations(document)
+    yield from md.bullets(f"To make it feasible{', all of these' if len(relax) > 1 else ''}", relax)
     if plan is not None:
-        yield from _table(cells.buys(plan))
-        yield from ("", f"Routing policy: {_text(words.policy(plan))}.")
+        yield from md.table(cells.buys(plan))
+        yield from ("", f"Routing policy: {md.escaped(words.policy(plan))}.")
     if room := document.get("headroom"):
-        yield from ("", f"Headroom: {_text(room['text'])}.")
+        yield from ("", f"Headroom: {md.escaped(room['text'])}.")
     for grid in (cells.constraints(document), cells.alternatives(document), cells.refused(document)):
-        yield from _table(grid)
-    yield from _table(cells.hangs_on(document))
+        yield from md.table(grid)
+    yield from md.table(cells.hangs_on(document))
     if plan is not None:
-        yield from _table(cells.accuracy(plan))
-        yield from _table(cells.settings(plan))
-    yield from _list("Assumed, not measured", document.get("assumptions") or ())
-    yield from _list("Notes", document.get("notes") or ())
+        yield from md.table(cells.accuracy(plan))
+        yield from md.table(cells.settings(plan))
+    yield from md.bullets("Assumed, not measured", document.get("assumptions") or ())
+    yield from md.bullets("Notes", document.get("notes") or ())
     if said := words.searched(document):
-        yield from ("", f"Searched: {_text(said)}.")
+        yield from ("", f"Searched: {md.escaped(said)}.")

@@ -26,8 +26,6 @@ _NAMES = {
     "budget": "USD a month",
     "stability": "stability",
 }
-
-
 _MOST_TOLD = 3
 _ASKED = ("traffic", "price", "step times")
 """What managers ask about, however little it moves."""
@@ -85,11 +83,13 @@ def searched(document: Document) -> str:
     if not of:
         return ""
     pruned = ", ".join(f"{n:,} {_ruled_out(reason)}" for reason, n in (of.get("pruned") or {}).items())
-    simulated = f"{of.get('simulated', 0):,} simulated"
-    reused = f", {of['reused']:,} of them from earlier runs" if of.get("reused") else ""
+    asked = f"{of['asked']:,} asked about in " if of.get("asked") is not None else ""
+    reused = f" and {of['reused']:,} from earlier runs" if of.get("reused") else ""
     failed = f", {of['failed']:,} failed" if of.get("failed") else ""
     seconds = f" in {span(of['seconds'])}" if of.get("seconds") else ""
-    return f"{of.get('candidates', 0):,} fleets{seconds}: {pruned or 'none ruled out'}, {simulated}{reused}{failed}"
+    variants = f" of {of['options']:,} variants" if of.get("options") else ""
+    replays = f"{asked}{of.get('simulated', 0):,} replays{reused}{failed}"
+    return f"{of.get('candidates', 0):,} fleets{variants}{seconds}: {pruned or 'none ruled out'}; {replays}"
 
 
 def _ruled_out(reason: str) -> str:

@@ -245,10 +245,6 @@ def _share(cell: Mapping[str, Any], target: float, star: str) -> Cell:
     return Cell(found.text + (star if cell["meets"] else " " * len(star)), tone, found.bar)
 
 
-def _attained(document: Document, head: Mapping[str, Any], meets: bool) -> Cell:
-    return _judged(head, document["target_attainment"], meets)
-
-
 def _judged(head: Mapping[str, Any], target: float, meets: bool) -> Cell:
     """The share within targets; only where every target is met it is good."""
     found = attainment(head["slo_attainment"], target)

@@ -34,7 +34,6 @@ def _context(document: Document) -> dict[str, Any]:
         "misses": holds is False,
         "traffic": traffic(document),
         "seed": document["seed"],
-        "policy": document["policy"],
         "precision": f"{100 * document['precision']:g}%",
         "target": f"{100 * document['target_attainment']:g}%",
         "tiles": cells.tiles(document),

@@ -36,7 +36,7 @@ def test_the_answer_comes_first(simroute, plan):
     assert done.code == 0, done.err
     assert done.out.startswith("Buy ")
     for word in (
-        "Frontier",
+        "Plans to choose from",
         "headroom:",
         "sensitivity: traffic",
         "search:",
@@ -99,6 +99,11 @@ def test_infeasible_exits_with_three_and_says_what_to_relax(simroute, plan):
     done = simroute("plan", "plan.yaml", "--jobs", "1", "--set", "budget_usd_per_month=100.0")
     assert done.code == 3
     assert "raise the budget from $100" in done.out
+    done = simroute(
+        "plan", "plan.yaml", "--jobs", "1", "--set", "budget_usd_per_month=100.0", "--set", "quotas={L4: 0, L40S: 0}"
+    )
+    assert " ".join(done.out.split()).count("raise the budget from $100") == 2
+    assert "(and 1 more, all of them)." in " ".join(done.out.split("\n\n")[0].split())
 
 
 def test_a_dry_run_says_what_is_searched(simroute, plan):

@@ -189,6 +189,7 @@ def test_pools_with_alike_names_stay_apart_and_names_are_safe():
     assert len(set(names)) == 4
     assert all(re.fullmatch(r"[a-z][a-z0-9-]{0,39}", name) for name in names)
     assert slug("x" * 99) == "x" * 40
+    assert slug("7" * 99) == f"pool-{'7' * 35}"
 
 
 def test_a_plan_that_misses_its_targets_says_so_in_every_file():

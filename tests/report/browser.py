@@ -6,27 +6,42 @@ import subprocess
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def charts_drawn(page, mode, directory):
-    """How many charts of `page` a browser in `mode` (light or dark) has drawn, without network and without an error."""
-    path = directory / "page.html"
-    path.write_text(page, "utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={directory / 'profile'}"]
-    command += ["--enable-logging=stderr", "--virtual-time-budget=10000", "--window-size=800,1200"]
-    command += ["--force-dark-mode"] if mode == "dark" else []
-    done = subprocess.run([*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
-    return done.stdout.count('class="chart js-plotly-plot"')
-
-
 def as_seen(page, mode, width, directory):
-    """(width, whether nothing is wider, charts drawn) of `page` in a browser, without network and without an error.
+    """(width, whether nothing is wider, charts drawn) of `page` in a browser, without network and without an error."""
+    asked = "innerWidth, document.documentElement.scrollWidth <= innerWidth, "
+    asked += "document.querySelectorAll('.chart.js-plotly-plot').length"
+    seen = _asked(page, asked, mode, width, directory)
+    return int(seen[0]), seen[1] == "true", int(seen[2])
+
+
+def on_paper(page, width, directory):
+    """(whether every table and every chart is whole, folded tables) of `page` as it is printed, `width` pixels wide.
+
+    What is meant for paper is shown on the screen, after the charts were drawn half as wide again.
+    """
+    asked = "(dispatchEvent(new Event('beforeprint')), document.body.style.width = '', "
+    asked += "document.querySelector('style').append(document.querySelector('style').textContent"
+    asked += ".replaceAll('@media print', '@media screen')), "
+    asked += (
+        "[...document.querySelectorAll('.scroll, figure')].every((e) => [...e.querySelectorAll('table, .main-svg')]"
+    )
+    asked += ".every((part) => part.getBoundingClientRect().right <= e.getBoundingClientRect().right + 1 "
+    asked += "&& (getComputedStyle(e).overflowX === 'visible' || e.scrollWidth <= e.clientWidth)))), "
+    asked += "document.querySelectorAll('details:not([open]) table').length"
+    wide = page.replace("<body>", f'<body style="width: {3 * width // 2}px; max-width: none">')
+    seen = _asked(wide, asked, "light", width, directory)
+    return seen[0] == "true", int(seen[1])
+
+
+def _asked(page, asked, mode, width, directory):
+    """What the expressions `asked` are in `page` a while after it was loaded, as words.
 
     A frame gives the width, for a window has a least one of its own; the frame's size is read from inside.
     """
-    spy = "<script>addEventListener('load', () => setTimeout(() => { parent.document.title = [innerWidth, "
-    spy += "document.documentElement.scrollWidth <= innerWidth, "
-    spy += "document.querySelectorAll('.chart.js-plotly-plot').length].join(' '); }, 500));</script>"
+    spy = (
+        f"<script>addEventListener('load', () => setTimeout(() => {{ parent.document.title = [{asked}].join(' '); }}, "
+    )
+    spy += "500));</script>"
     (directory / "inner.html").write_text(page.replace("</body>", f"{spy}</body>"), "utf-8")
     frame = f'<title>waiting</title><iframe src="inner.html" style="width:{width}px;height:3000px;border:0"></iframe>'
     (directory / "frame.html").write_text(frame, "utf-8")
@@ -37,5 +52,4 @@ def as_seen(page, mode, width, directory):
     address = (directory / "frame.html").as_uri()
     done = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr
-    title = done.stdout.partition("<title>")[2].partition("</title>")[0].split()
-    return int(title[0]), title[1] == "true", int(title[2])
+    return done.stdout.partition("<title>")[2].partition("</title>")[0].split()

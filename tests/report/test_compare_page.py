@@ -144,3 +144,13 @@ def test_the_same_document_gives_the_same_page_and_names_cannot_break_it(page):
     assert render(make_document(decisions={"base": REGRETS | {"notable_share": 0.25}})) == page
     hostile = "</script><script>alert(1)</script>"
     assert hostile not in own(render(make_document(names=("base", hostile))))
+
+
+@pytest.mark.parametrize(("mean", "labelled"), [(-0.25, "0.5x"), (99.0, "10x")])
+def test_ratios_far_apart_are_labelled_at_decades_alone(mean, labelled):
+    made = make_document()
+    made["differences"]["quick"]["ttft_s.p99"] |= {"mean": mean * 0.6, "low": mean * 0.6, "high": mean * 0.6}
+    found = re.search(r'id="figures">(.*?)</script>', render(made), re.DOTALL)
+    axis = json.loads(found.group(1))["differences"]["layout"]["xaxis"]
+    assert labelled in axis["ticktext"]
+    assert ("0.5x" in axis["ticktext"]) == (mean < 0)

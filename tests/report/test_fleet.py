@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report.browser import CHROMIUM, charts_drawn
+from report.browser import CHROMIUM, as_seen
 from results.runs import make_replica, make_run, make_trace, reject
 
 from simroute.report.cells import Header, comparison, pools
@@ -269,4 +269,4 @@ def test_a_browser_draws_a_fleet_that_lives(tmp_path):
     storm = timeline([2] * 40 + [0] * 60, held=3, attempts_per_s=4.0)
     run = living_run(timeline=storm, attempts=np.full(SAMPLES, 4, dtype=np.int16))
     page = render(given(run, living_run("other")))
-    assert charts_drawn(page, "light", tmp_path) == page.count("data-figure=") == 11
+    assert as_seen(page, "light", 800, tmp_path) == (800, True, 11)

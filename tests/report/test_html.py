@@ -5,12 +5,12 @@ import re
 
 import numpy as np
 import pytest
-from report.browser import CHROMIUM, charts_drawn
+from report.browser import CHROMIUM, as_seen
 from report.pages import Tags
 from results.runs import make_replica, make_run, make_trace, reject
 
 from simroute.report.cells import Cell, Grid, Header, comparison, quality_by_class, tenants
-from simroute.report.charts import charts
+from simroute.report.charts import charts, log_axis
 from simroute.report.html import render
 from simroute.report.inputs import ReportInput
 from simroute.results.metrics import summarise
@@ -123,6 +123,14 @@ def test_a_policy_that_drains_for_long_does_not_squeeze_the_load_charts():
     assert drawn.note == "first 73.5 of 500 s"
 
 
+@pytest.mark.parametrize("ends", [(0.0059, 0.0089), (0.03, 40.0), (0.5, 0.5), (1.01, 1.02), (1e-3, 1e3)])
+def test_a_logarithmic_axis_is_labelled_in_two_places_at_least(ends):
+    axis = log_axis(ends)
+    low, high = axis["range"]
+    shown = [text for at, text in zip(axis["tickvals"], axis["ticktext"], strict=True) if low <= np.log10(at) <= high]
+    assert 2 <= len(shown) == len(set(shown)) <= 12, shown
+
+
 def test_neighbouring_columns_share_a_group():
     headers = [Header("policy"), Header("p50", "TTFT"), Header("p99", "TTFT"), Header("p50", "E2E")]
     assert Grid("", headers, []).groups == [("", 1), ("TTFT", 2), ("E2E", 1)]
@@ -132,7 +140,7 @@ def test_neighbouring_columns_share_a_group():
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to draw the page")
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_a_browser_draws_every_chart_without_an_error(page, mode, tmp_path):
-    assert charts_drawn(page, mode, tmp_path) == page.count("data-figure=") == 8
+    assert as_seen(page, mode, 390, tmp_path) == (390, True, 8)
 
 
 def test_several_tenants_are_shown_with_what_they_get_and_pay():

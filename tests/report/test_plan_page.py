@@ -7,21 +7,20 @@ import csv
 import io
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 from planner.plans import big_pool, document, infeasible, plan, pool, violation
+from report.browser import CHROMIUM, as_seen, on_paper
 from report.pages import Tags
 
 from simroute.report import plan_cells as cells
 from simroute.report import plan_words as words
-from simroute.report.plan_charts import charts
+from simroute.report.plan_charts import charts, load_marks
 from simroute.report.plan_frontier import limits, qualities
 from simroute.report.plan_page import render
+from simroute.report.plan_table import print_plan
 from simroute.report.plan_text import csv_text, markdown
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ALL = ["frontier_ttft", "frontier_tpot", "frontier_e2e", "curve_ttft", "curve_tpot", "curve_e2e", "curve_shares"]
 ALL += ["kv_usage", "busy", "arrivals", "tornado"]
 
@@ -73,7 +72,7 @@ def test_the_answer_stands_first_and_a_managers_questions_are_answered(page):
         "quality 0.81 assumed",
         "2 rows without tokens were skipped",
         "Llama-3.3-70B bf16 L40S: does not fit",
-        "2,304 fleets in 2.35 min: 1,602 ruled out by throughput, 240 ruled out by quality, 391 not needed",
+        "2,304 fleets of 20 variants in 2.35 min: 1,602 ruled out by throughput, 240 ruled out",
         "seed 7",
     ):
         assert said in text, said
@@ -93,6 +92,12 @@ def test_the_same_document_gives_the_same_page_and_is_left_alone(page):
     before = copy.deepcopy(made)
     assert render(made) == page
     assert made == before
+
+
+def test_what_made_it_is_told_where_that_is_known(page):
+    assert "Manifest" not in page
+    told = render(document(manifest={"versions": {"simroute": "9.8.7"}}))
+    assert "9.8.7" in told[told.index("<summary>Manifest") :]
 
 
 def test_names_cannot_break_the_page():
@@ -121,6 +126,38 @@ def test_an_infeasible_plan_says_what_would_have_to_give():
     assert [cell.text for cell in row] == ["answers that reach the floor of code", "71.0%", "99.0%", "broken"]
 
 
+def test_what_would_have_to_give_is_asked_for_all_together():
+    made = infeasible()
+    assert "All of these together" in own(render(made))
+    assert "This, by as much" in own(render(made | {"relax": made["relax"][:1]}))
+    assert "## To make it feasible, all of these" in markdown(made)
+
+
+def test_tiles_say_what_is_known_and_how_much_more_traffic_the_fleet_bears():
+    names = [name for name, _, _ in cells.tiles(document())]
+    assert names[-2:] == ["expected quality", "holds up to"]
+    unknown = document(best=plan([pool()], quality=None), headroom=None)
+    assert [name for name, _, _ in cells.tiles(unknown)] == names[:-2]
+    assert cells.tiles(infeasible() | {"nearest": None}) == []
+
+
+def test_every_column_and_every_chart_has_a_name(page):
+    text = own(page)
+    assert '<th scope="col"></th>' not in text
+    assert text.count('class="chart" role="img" aria-label="Chart: ') == len(ALL)
+
+
+def test_the_label_of_todays_traffic_stays_within_the_chart():
+    def placed(scales, knee):
+        label = load_marks([{"rate_scale": scale} for scale in scales], knee)[0]["label"]
+        return label["text"], label["xanchor"], label["yanchor"]
+
+    assert placed([0.25, 1, 2], 1.5) == ("planned", "right", "top")
+    assert placed([1, 1.5, 2], 1.5) == ("planned", "left", "top")
+    assert placed([1, 1.1, 3], 1.1) == ("planned", "left", "bottom")
+    assert placed([1, 2], None) == ("planned", "left", "top")
+
+
 def test_a_search_that_found_nothing_at_all_still_gives_a_page():
     made = infeasible() | {"nearest": None, "evaluated": [], "relax": [], "notes": ["interrupted: nothing"]}
     text = own(render(made))
@@ -131,9 +168,9 @@ def test_a_search_that_found_nothing_at_all_still_gives_a_page():
 
 def test_what_to_buy_adds_up():
     rows = texts(cells.buys(plan()))
-    assert rows[0][:7] == ["small fp8", "6", "Llama-3.1-8B", "fp8", "1 x L40S", "6", "$11.17"]
-    assert rows[1][4:8] == ["2 x H100", "4", "$13.16", "$9,607"]
-    assert rows[2] == ["all", "8", "", "", "", "10", "$24.33", "$17,758", ""]
+    assert rows[0][:5] == ["small fp8", "6", "1 x L40S", "6", "$11.17"]
+    assert rows[1][2:8] == ["2 x H100", "4", "$13.16", "$9,607", "Llama-3.3-70B", "awq-int4"]
+    assert rows[2] == ["all", "8", "", "10", "$24.33", "$17,758", "", "", ""]
     assert len(cells.buys(plan([pool()])).rows) == 1
 
 
@@ -240,6 +277,18 @@ def test_the_frontier_shows_every_fleet_by_cost_and_p99(page):
     assert milliseconds["layout"]["shapes"][0]["y0"] == 50.0
 
 
+def test_fleets_that_cost_the_same_do_not_stretch_the_axis_to_cents():
+    lone = plan([pool()])
+    for evaluated, asked in (([lone], [0.8, 1.2]), ([lone, plan([pool(replicas=9)])], None)):
+        made = document(best=lone, runner_up=None, frontier=[], evaluated=evaluated)
+        drawn = next(chart for chart in charts(made) if chart.key == "frontier_ttft").figure["layout"]["xaxis"]
+        assert drawn.get("range") == (asked and [each * lone["cost_usd_per_month"] for each in asked])
+
+
+def test_the_nearest_miss_is_no_other_choice():
+    assert "Other choices" not in own(render(infeasible()))
+
+
 def test_quality_that_tells_nothing_apart_has_no_scale():
     same = [plan([pool(replicas=n)], quality=0.8) for n in (2, 3)]
     made = document(best=same[0], runner_up=None, frontier=[], evaluated=same)
@@ -308,8 +357,28 @@ def test_markdown_has_the_answer_first_and_tables_that_hold():
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         columns = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(columns) == 1
-    assert "| large | 2 | Llama-3.3-70B | awq-int4 | 2 x H100 | 4 | $13.16 | $9,607 |" in text
+    assert "| large | 2 | 2 x H100 | 4 | $13.16 | $9,607 | Llama-3.3-70B | awq-int4 |" in text
     assert "a \\| b" in markdown(document(best=plan([pool(name="a | b")])))
+
+
+def test_what_the_search_did_tells_replays_from_what_was_kept():
+    said = words.searched(document())
+    assert said.endswith("391 not needed; 71 asked about in 63 replays and 8 from earlier runs"), said
+    assert words.searched({"search": {"candidates": 2}}) == "2 fleets: none ruled out; 0 replays"
+
+
+def test_the_terminal_shows_the_tables_of_the_page():
+    file = io.StringIO()
+    print_plan(infeasible(), file)
+    text = file.getvalue()
+    assert text.startswith("No fleet here")
+    for grid in (cells.alternatives(infeasible()), cells.constraints(infeasible())):
+        assert grid.caption in text
+        assert all(word in text for row in grid.rows for cell in row for word in cell.text.split())
+    assert "\nTo make it feasible, all of these\n  " in text
+    file = io.StringIO()
+    print_plan(document(), file)
+    assert max(map(len, file.getvalue().split(" headroom:")[0].splitlines())) <= 120
 
 
 def test_csv_has_every_candidate_once_with_its_role():
@@ -333,18 +402,9 @@ def test_csv_cannot_become_a_formula():
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to draw the page")
 @pytest.mark.parametrize(("mode", "width"), [("light", 1280), ("dark", 390)])
 def test_a_browser_draws_every_chart_without_an_error_or_a_scroll_bar(page, mode, width, tmp_path):
-    """A frame gives the width, for a window has a least one of its own; the frame's size is read from inside."""
-    spy = "<script>addEventListener('load', () => setTimeout(() => { parent.document.title = [innerWidth, "
-    spy += "document.documentElement.scrollWidth <= innerWidth, "
-    spy += "document.querySelectorAll('.chart.js-plotly-plot').length].join(' '); }, 500));</script>"
-    (tmp_path / "plan.html").write_text(page.replace("</body>", f"{spy}</body>"), "utf-8")
-    frame = f'<title>waiting</title><iframe src="plan.html" style="width:{width}px;height:3000px;border:0"></iframe>'
-    (tmp_path / "frame.html").write_text(frame, "utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--allow-file-access-from-files", "--enable-logging=stderr", "--virtual-time-budget=10000"]
-    command += ["--window-size=1400,3200", *(["--force-dark-mode"] if mode == "dark" else [])]
-    address = (tmp_path / "frame.html").as_uri()
-    done = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
-    assert f"<title>{width} true {len(ALL)}</title>" in done.stdout
+    assert as_seen(page, mode, width, tmp_path) == (width, True, len(ALL))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to draw the page")
+def test_on_paper_no_table_and_no_chart_is_cut_off(page, tmp_path):
+    assert on_paper(page, 1047, tmp_path) == (True, 0)

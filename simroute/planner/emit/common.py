@@ -130,8 +130,8 @@ def _shared_name(pools: Iterable[Mapping[str, Any]], document: Mapping[str, Any]
 
 def slug(name: str, longest: int = LONGEST_NAME) -> str:
     """`name` in lowercase letters, digits and dashes, beginning with a letter: safe in DNS, files and Helm."""
-    safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:longest].strip("-")
-    return safe if safe[:1].isalpha() else f"pool-{safe}".strip("-")
+    safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return (safe if safe[:1].isalpha() else f"pool-{safe}")[:longest].strip("-")
 
 
 def about(plan: Mapping[str, Any], document: Mapping[str, Any], found: Iterable[Server]) -> Iterator[str]:

@@ -43,5 +43,21 @@ document.querySelectorAll(".legend button").forEach((button) => {
   });
 });
 
+// On paper: charts shrink to the width there, and tables that are folded up are shown.
+const folded = [...document.querySelectorAll("details:not([open])")].filter((each) => each.querySelector("table"));
+let unfolded = [];
+
+addEventListener("beforeprint", () => {
+  unfolded = folded.filter((each) => !each.open);
+  unfolded.forEach((each) => { each.open = true; });
+  document.querySelectorAll(".main-svg").forEach((svg) => {
+    svg.setAttribute("viewBox", `0 0 ${svg.getAttribute("width")} ${svg.getAttribute("height")}`);
+  });
+});
+addEventListener("afterprint", () => {
+  unfolded.forEach((each) => { each.open = false; });
+  document.querySelectorAll(".main-svg").forEach((svg) => svg.removeAttribute("viewBox"));
+});
+
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 drawAll();
