@@ -11,15 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from simroute.planner.bounds import Bounds
-from simroute.planner.cache import Cache
-from simroute.planner.candidates import space_of
-from simroute.planner.evaluate import Candidate, Evaluator
-from simroute.planner.executor import ProcessPool
-from simroute.planner.loading import load_plan
+from simroute.planner.execution.cache import Cache
+from simroute.planner.execution.executor import ProcessPool
+from simroute.planner.fleets.bounds import Bounds
+from simroute.planner.fleets.candidates import space_of
+from simroute.planner.fleets.evaluate import Candidate, Evaluator
+from simroute.planner.fleets.loading import load_plan
+from simroute.planner.fleets.search import Search
+from simroute.planner.fleets.spec import PlanSpec
 from simroute.planner.plan import plan
-from simroute.planner.search import Search
-from simroute.planner.spec import PlanSpec
 
 PLAN = Path(__file__).resolve().parents[1] / "scenarios/plans/azure_hour.yaml"
 TRACES = ("AzureLLMInferenceTrace_conv.csv", "AzureLLMInferenceTrace_code.csv")

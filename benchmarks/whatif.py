@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from simroute.planner.cache import Cache
-from simroute.planner.changes import Change, Loss
-from simroute.planner.executor import ProcessPool
+from simroute.planner.execution.cache import Cache
+from simroute.planner.execution.executor import ProcessPool
+from simroute.planner.study.changes import Change, Loss
 from simroute.planner.whatif import WhatIf, whatif
 from simroute.rng import stream
 

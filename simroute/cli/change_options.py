@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simroute.planner.changes import Change
+    from simroute.planner.study.changes import Change
 
 Texts = list[str] | None
 
@@ -22,8 +22,8 @@ def changes_of(
     change: Texts,
 ) -> list[Change]:
     """The changes that the options ask for, in the order of the report."""
-    from simroute.planner.changes import Change, changes_at, changes_in
-    from simroute.planner.spot import SpotShare
+    from simroute.planner.study.changes import Change, changes_at, changes_in
+    from simroute.planner.study.spot import SpotShare
 
     found: list[Change] = []
     for name, text in (("input", input_), ("output", answers), ("price", price)):
@@ -82,7 +82,7 @@ def _weights(text: str) -> dict[str, float]:
 def _loss(text: str) -> Any:
     """`zone=z`, `pool=p` or `pool=p:2`. Raises UsageError."""
     from simroute.errors import UsageError
-    from simroute.planner.changes import Loss
+    from simroute.planner.study.changes import Loss
 
     what, equals, name = text.partition("=")
     pool, colon, count = name.partition(":")

@@ -15,9 +15,9 @@ from simroute.cli.scenario import ExactOpt, QuietOpt, SeedOpt, SetOpt, TraceOpt,
 from simroute.cli.workers import CacheOpt, ExecutorOpt, JobsOpt, RayAddressOpt, ResumeOpt, cache_at
 
 if TYPE_CHECKING:
-    from simroute.planner.cache import Cache
+    from simroute.planner.execution.cache import Cache
+    from simroute.planner.fleets.spec import PlanSpec
     from simroute.planner.plan import PlanResult
-    from simroute.planner.spec import PlanSpec
 
 EXIT_INFEASIBLE = 3
 BEST = "best"
@@ -66,8 +66,8 @@ def plan(
     3 says that no fleet keeps every promise. Ctrl-C keeps what is done, and the next run goes on from there.
     """
     from simroute.cli.progress import shown_stages
-    from simroute.planner.executor import executor_named
-    from simroute.planner.loading import read_plan
+    from simroute.planner.execution.executor import executor_named
+    from simroute.planner.fleets.loading import read_plan
     from simroute.planner.plan import plan as search
     from simroute.results.store import prepare
 
@@ -186,8 +186,8 @@ def _show(result: PlanResult, *, json: bool, quiet: bool) -> None:
 
 def _described(spec: PlanSpec) -> str:
     """What a search would look at: the variants, the fewest replicas of each by the bounds, those that cannot run."""
-    from simroute.planner.bounds import Bounds
-    from simroute.planner.candidates import space_of
+    from simroute.planner.fleets.bounds import Bounds
+    from simroute.planner.fleets.candidates import space_of
 
     space = space_of(spec)
     bounds = Bounds(space)

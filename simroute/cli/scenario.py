@@ -51,7 +51,7 @@ def schema(
     plan: Annotated[bool, typer.Option("--plan", help="That of plan files, which simroute plan reads.")] = False,
 ) -> None:
     """Print the JSON Schema of scenario files, or of plan files, for editors."""
-    from simroute.planner import plan_schema
+    from simroute.planner.fleets import schema as plan_schema
     from simroute.scenario.schema import as_text, schema
 
     typer.echo(as_text(plan_schema.schema() if plan else schema()), nl=False)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from simroute.planner.cache import Cache
-    from simroute.planner.executor import Executor
+    from simroute.planner.execution.cache import Cache
+    from simroute.planner.execution.executor import Executor
     from simroute.scenario.build import Built
     from simroute.scenario.run import RunResult
 
@@ -71,7 +71,7 @@ def split_asked(
 ) -> Split | None:
     """What these options ask for; None without --split. Raises UsageError where they contradict each other."""
     from simroute.errors import UsageError
-    from simroute.planner.executor import executor_named
+    from simroute.planner.execution.executor import executor_named
     from simroute.planner.split import WARMUP_S
 
     if windows is None:

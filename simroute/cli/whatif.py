@@ -91,7 +91,7 @@ def whatif(
     'as it is: holds_to >= 2'. Ctrl-C keeps what is done, and the next run goes on from there.
     """
     from simroute.cli.change_options import changes_of, numbers
-    from simroute.planner.executor import executor_named
+    from simroute.planner.execution.executor import executor_named
     from simroute.scenario.loader import read
 
     loaded = read(scenario, overrides=base or (), traces=trace or (), option="--base")

@@ -10,7 +10,7 @@ import typer
 from simroute.cli.scenario import warn
 
 if TYPE_CHECKING:
-    from simroute.planner.cache import Cache
+    from simroute.planner.execution.cache import Cache
 
 JobsOpt = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Processes. [one a CPU]")]
 ExecutorOpt = Annotated[str, typer.Option("--executor", metavar="E", help="processes, or ray.")]
@@ -26,7 +26,7 @@ ResumeOpt = Annotated[bool, typer.Option("--resume/--no-resume", help="Reuse the
 
 def cache_at(folder: Path | None, output: Path | None, *, resume: bool, quiet: bool) -> Cache:
     """Where replays are kept: `folder`, else in the folder of the results, else here; nowhere unless to `resume`."""
-    from simroute.planner.cache import FOLDER, Cache
+    from simroute.planner.execution.cache import FOLDER, Cache
 
     return Cache(
         (folder or (output or Path()) / FOLDER) if resume else None, lambda line: warn(() if quiet else [line])

@@ -1,7 +1,8 @@
 """What to buy: many replays of many fleets, and what they say together.
 
-Owns the ways to run replays side by side (`executor`), to keep what they gave (`cache`), to cut a long one (`split`),
-and the questions that take many of them (`plan`, `whatif`, `capacity`). May import scenario and everything below it.
-`plan` reads so: `spec` (the question), `candidates` (the fleets it spans), `bounds` (what cannot work), `evaluate` (the
-simulator's verdict on one fleet), `search` (which fleets are asked about), `plan` (the answer).
+The questions are `plan` (the cheapest fleet), `whatif` (what happens when things change), `capacity` (what one replica
+can do) and `split` (one long replay in windows). Their rooms: `fleets` searches, `answer` says what was found and what
+stands behind it, `emit` writes it as files to deploy; `study` holds the cells of a what-if; `windows` the pieces of a
+split replay; `execution` runs replays side by side and keeps what they gave. `targets` are what is promised to classes.
+May import scenario, report and everything below them.
 """

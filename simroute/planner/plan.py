@@ -13,16 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simroute.planner.answer import answered
-from simroute.planner.bounds import Bounds
-from simroute.planner.cache import Cache
-from simroute.planner.candidates import space_of
-from simroute.planner.evaluate import Evaluator
-from simroute.planner.executor import Executor, Flag, ProcessPool
-from simroute.planner.loading import load_plan
-from simroute.planner.plots import Plots
-from simroute.planner.search import Search, Stages
-from simroute.planner.spec import PlanSpec
+from simroute.planner.answer.document import answered
+from simroute.planner.answer.plots import Plots
+from simroute.planner.execution.cache import Cache
+from simroute.planner.execution.executor import Executor, Flag, ProcessPool
+from simroute.planner.fleets.bounds import Bounds
+from simroute.planner.fleets.candidates import space_of
+from simroute.planner.fleets.evaluate import Evaluator
+from simroute.planner.fleets.loading import load_plan
+from simroute.planner.fleets.search import Search, Stages
+from simroute.planner.fleets.spec import PlanSpec
 from simroute.results.metrics import rounded
 from simroute.scenario.replay import interruptible
 

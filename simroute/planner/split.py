@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from simroute.errors import SimulationError, UsageError
-from simroute.planner.cache import Cache, key_of, replay_document
-from simroute.planner.executor import Executor, Failure, ProcessPool, Progress
-from simroute.planner.joined import Item, Joined
-from simroute.planner.piece import Piece, Span
-from simroute.planner.window import around, replay_piece
+from simroute.planner.execution.cache import Cache, key_of, replay_document
+from simroute.planner.execution.executor import Executor, Failure, ProcessPool, Progress
+from simroute.planner.windows.joined import Item, Joined
+from simroute.planner.windows.piece import Piece, Span
+from simroute.planner.windows.window import around, replay_piece
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
 from simroute.scenario.models import Scenario

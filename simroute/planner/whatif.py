@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from simroute.errors import SimrouteError, SimulationError, UnfitError, UsageError
-from simroute.planner.cache import Cache
-from simroute.planner.cells import TODAY, At, Cells, Variation
-from simroute.planner.changes import Change, applied
-from simroute.planner.executor import Executor, ProcessPool, Progress, portion
-from simroute.planner.naming import said
-from simroute.planner.purchase import Buying, Need, first_break
-from simroute.planner.spot import SUFFIX
+from simroute.planner.execution.cache import Cache
+from simroute.planner.execution.executor import Executor, ProcessPool, Progress, portion
+from simroute.planner.fleets.naming import said
+from simroute.planner.study.cells import TODAY, At, Cells, Variation
+from simroute.planner.study.changes import Change, applied
+from simroute.planner.study.document import document
+from simroute.planner.study.purchase import Buying, Need, first_break
+from simroute.planner.study.spot import SUFFIX
 from simroute.planner.targets import Constraint
-from simroute.planner.whatif_document import document
 from simroute.results.compare import rank
 from simroute.results.stability import Stability
 from simroute.scenario.build import Built, build

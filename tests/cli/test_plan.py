@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from simroute.errors import OutputError
-from simroute.planner import proof
-from simroute.planner.search import Search
+from simroute.planner.answer import proof
+from simroute.planner.fleets.search import Search
 
 PLAN = """\
 name: tiny
@@ -123,8 +123,8 @@ def test_a_mistake_is_located(simroute, plan):
 @pytest.mark.parametrize(
     "place",
     [
-        "simroute.planner.search.Search._verify",
-        *(f"simroute.planner.proof.{part}" for part in ("headroom", "sensitivity")),
+        "simroute.planner.fleets.search.Search._verify",
+        *(f"simroute.planner.answer.proof.{part}" for part in ("headroom", "sensitivity")),
     ],
 )
 def test_ctrl_c_keeps_what_is_finished(simroute, plan, monkeypatch, place):

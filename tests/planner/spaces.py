@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from simroute.planner.cache import Cache
-from simroute.planner.candidates import Space, space_of
-from simroute.planner.evaluate import Evaluator
-from simroute.planner.executor import InProcess
-from simroute.planner.loading import read_plan
-from simroute.planner.spec import PlanSpec
+from simroute.planner.execution.cache import Cache
+from simroute.planner.execution.executor import InProcess
+from simroute.planner.fleets.candidates import Space, space_of
+from simroute.planner.fleets.evaluate import Evaluator
+from simroute.planner.fleets.loading import read_plan
+from simroute.planner.fleets.spec import PlanSpec
 
 
 def rows(requests: int, per_s: float, seed: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from simroute.planner.cells import At
+from simroute.planner.study.cells import At
 
 REQUESTS = 40
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simroute.planner.agreement import requests_in, same_caches, same_fill
+from simroute.planner.windows.agreement import requests_in, same_caches, same_fill
 
 
 def state(running: float, waiting: float, kv: float, held: float = 0.0) -> np.ndarray:

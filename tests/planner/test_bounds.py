@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from planner.spaces import evaluator, spanned, tiny
 
 from simroute.hardware.steptime import Batch
-from simroute.planner.bounds import Bounds, _rest
-from simroute.planner.candidates import Fleet, Space
-from simroute.planner.evaluate import Candidate
-from simroute.planner.work import RESOURCES, costs_of, load_of
+from simroute.planner.fleets.bounds import Bounds, _rest
+from simroute.planner.fleets.candidates import Fleet, Space
+from simroute.planner.fleets.evaluate import Candidate
+from simroute.planner.fleets.work import RESOURCES, costs_of, load_of
 
 
 def fleets_near_the_edge(space: Space, bounds: Bounds) -> list[Fleet]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simroute.planner.cache import Cache, key_of, replay_document
+from simroute.planner.execution.cache import Cache, key_of, replay_document
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
 from simroute.scenario.models import PolicySpec
@@ -170,7 +170,7 @@ def test_a_key_is_of_the_content_not_its_order():
 
 def test_a_key_changes_with_the_version(monkeypatch):
     before = key_of({"a": 1})
-    monkeypatch.setattr("simroute.planner.cache.versions", lambda: {"simroute": "99"})
+    monkeypatch.setattr("simroute.planner.execution.cache.versions", lambda: {"simroute": "99"})
     assert key_of({"a": 1}) != before
 
 

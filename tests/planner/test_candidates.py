@@ -9,7 +9,7 @@ import pytest
 from planner.spaces import spanned, tiny
 
 from simroute.errors import UsageError
-from simroute.planner.candidates import differs, fleet_built, within
+from simroute.planner.fleets.candidates import differs, fleet_built, within
 from simroute.units import HOURS_PER_MONTH
 
 

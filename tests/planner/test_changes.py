@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from planner.studies import tiny_scenario
 
 from simroute.errors import UsageError
-from simroute.planner.changes import Change, Loss, applied, changes_in, mixed
+from simroute.planner.study.changes import Change, Loss, applied, changes_in, mixed
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
 from simroute.workload.trace import Trace

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from planner.spaces import evaluator, spanned, tiny
 
-from simroute.planner.candidates import Space, fleet_built
-from simroute.planner.curve import BELOW, curve
-from simroute.planner.evaluate import Candidate
-from simroute.planner.headroom import headroom
-from simroute.planner.utilisation import utilisation
+from simroute.planner.answer.curve import BELOW, curve
+from simroute.planner.answer.headroom import headroom
+from simroute.planner.fleets.candidates import Space, fleet_built
+from simroute.planner.fleets.evaluate import Candidate
+from simroute.planner.fleets.utilisation import utilisation
 from simroute.results.run import FleetRun
 from simroute.scenario.run import replayed
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from simroute.errors import CapacityError, UsageError
-from simroute.planner.executor import Executor, Failure, InProcess, ProcessPool
+from simroute.planner.execution.executor import Executor, Failure, InProcess, ProcessPool
 
 EXECUTORS = [InProcess(), ProcessPool(2)]
 by_executor = pytest.mark.parametrize("executor", EXECUTORS, ids=["in_process", "processes"])

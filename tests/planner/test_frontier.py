@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from simroute.planner.evaluate import Candidate, Verdict
-from simroute.planner.frontier import binding
-from simroute.planner.judge import at_least, at_most
+from simroute.planner.answer.frontier import binding
+from simroute.planner.fleets.evaluate import Candidate, Verdict
+from simroute.planner.fleets.judge import at_least, at_most
 
 
 def verdict(count: int, *checks) -> Verdict:

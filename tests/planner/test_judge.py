@@ -9,9 +9,9 @@ import pytest
 from planner.spaces import evaluator, spanned, tiny
 
 import simroute
-from simroute.planner.candidates import fleet_built
-from simroute.planner.evaluate import Candidate, peak_of
-from simroute.planner.judge import at_least, at_most, hopeless, named_loss, worst
+from simroute.planner.fleets.candidates import fleet_built
+from simroute.planner.fleets.evaluate import Candidate, peak_of
+from simroute.planner.fleets.judge import at_least, at_most, hopeless, named_loss, worst
 
 
 def test_margins_by_hand():
@@ -67,7 +67,7 @@ def test_losses_are_named(tmp_path: Path):
 
 
 def test_the_peak_is_where_most_tokens_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("simroute.planner.evaluate.FEWEST_PEAK", 1)
+    monkeypatch.setattr("simroute.planner.fleets.evaluate.FEWEST_PEAK", 1)
     data = tiny(tmp_path, requests=5)
     calm = [f"{i},100,10" for i in range(100)]
     rush = [f"{60 + i / 50:.3f},1000,10" for i in range(50)]

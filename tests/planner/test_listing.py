@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planner.spaces import spanned, tiny
 
-from simroute.planner import listing
-from simroute.planner.bounds import Bounds
-from simroute.planner.candidates import Fleet, Space
+from simroute.planner.fleets import listing
+from simroute.planner.fleets.bounds import Bounds
+from simroute.planner.fleets.candidates import Fleet, Space
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_what_is_remembered_of_three_variants_is_what_would_be_found(space: Spac
 
 
 def test_too_many_fleets_that_cost_nothing_come_to_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("simroute.planner.listing.MOST_LISTED", 3)
+    monkeypatch.setattr("simroute.planner.fleets.listing.MOST_LISTED", 3)
     free = {gpu: {"usd_per_gpu_hour": 0.0} for gpu in ("L4", "L40S")}
     made = spanned(tmp_path, tiny(tmp_path, requests=20) | {"prices": free})
     assert listing.below(made, Bounds(made), 1000.0) == ([], 0.0)

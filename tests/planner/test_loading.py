@@ -12,8 +12,8 @@ from planner.spaces import planned, tiny
 
 from simroute.cli.main import main
 from simroute.errors import ScenarioError
-from simroute.planner.loading import read_plan
-from simroute.planner.spec import PlanSpec
+from simroute.planner.fleets.loading import read_plan
+from simroute.planner.fleets.spec import PlanSpec
 
 THREE = {"model": "Llama-3.1-8B", "gpu": "L4", "replicas": {"min": 3}}
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,10 +10,10 @@ from planner.spaces import evaluator, planned, spanned, tiny
 from planner.test_search import every_fleet, searched
 
 from simroute.errors import ScenarioError, UsageError
-from simroute.planner import naming
-from simroute.planner.candidates import fleet_built
-from simroute.planner.evaluate import Candidate
-from simroute.planner.loading import read_plan
+from simroute.planner.fleets import naming
+from simroute.planner.fleets.candidates import fleet_built
+from simroute.planner.fleets.evaluate import Candidate
+from simroute.planner.fleets.loading import read_plan
 from simroute.scenario.models import PolicySpec
 
 TIERS = {"name": "static_tier", "options": {"tiers": {"gold": "large"}, "default": "small"}}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simroute.planner.cache import Cache
-from simroute.planner.piece import ROWS, Piece, compact, expanded
+from simroute.planner.execution.cache import Cache
+from simroute.planner.windows.piece import ROWS, Piece, compact, expanded
 from simroute.results.itl import ItlHistogram
 from simroute.results.run import ReplicaTotals, Timeline
 

@@ -11,13 +11,13 @@ from planner.spaces import evaluator, planned, spanned, tiny
 
 import simroute
 from simroute.errors import UsageError
-from simroute.planner.bounds import Bounds
-from simroute.planner.cache import Cache
-from simroute.planner.evaluate import Candidate
-from simroute.planner.executor import InProcess
-from simroute.planner.frontier import frontier
+from simroute.planner.answer.frontier import frontier
+from simroute.planner.execution.cache import Cache
+from simroute.planner.execution.executor import InProcess
+from simroute.planner.fleets.bounds import Bounds
+from simroute.planner.fleets.evaluate import Candidate
+from simroute.planner.fleets.search import Search
 from simroute.planner.plan import PlanResult
-from simroute.planner.search import Search
 from simroute.units import HOURS_PER_MONTH
 
 
@@ -214,7 +214,7 @@ def test_a_stop_keeps_what_is_finished(tmp_path: Path):
 
 
 def test_the_peak_alone_can_settle_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("simroute.planner.evaluate.FEWEST_PEAK", 20)
+    monkeypatch.setattr("simroute.planner.fleets.evaluate.FEWEST_PEAK", 20)
     data = tiny(tmp_path, requests=200, per_s=60.0) | {"search": {"peak_share": 0.5}}
     space = spanned(tmp_path, data)
     judge = evaluator(space)
@@ -232,7 +232,7 @@ def test_the_peak_alone_can_settle_it(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_what_a_stretch_breaks_of_a_percentile_is_said_as_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("simroute.planner.evaluate.FEWEST_PEAK", 20)
+    monkeypatch.setattr("simroute.planner.fleets.evaluate.FEWEST_PEAK", 20)
     data = tiny(tmp_path, requests=200, per_s=60.0) | {"search": {"peak_share": 0.5, "sensitivity": 0}}
     data["classes"] = {"default": {"p99": {"ttft_s": 0.4}, "attainment": 0.9}}
     data["candidates"][0] |= {"quantization": "fp8", "gpu": "L40S"}

@@ -13,8 +13,8 @@ import pytest
 from planner.spaces import planned, tiny
 
 import simroute
-from simroute.planner.executor import InProcess
-from simroute.planner.spec import PlanSpec
+from simroute.planner.execution.executor import InProcess
+from simroute.planner.fleets.spec import PlanSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "docs/planning.md"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from simroute.planner.plan_schema import schema
-from simroute.planner.spec import PlanSpec
+from simroute.planner.fleets.schema import schema
+from simroute.planner.fleets.spec import PlanSpec
 from simroute.policy.routing import POLICIES
 from simroute.scenario.schema import as_text
 

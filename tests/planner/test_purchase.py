@@ -9,9 +9,9 @@ import pytest
 from planner.studies import Oracle, bent, tiny_scenario
 
 import simroute
-from simroute.planner import purchase
-from simroute.planner.cells import At
-from simroute.planner.changes import Change
+from simroute.planner.study import purchase
+from simroute.planner.study.cells import At
+from simroute.planner.study.changes import Change
 from simroute.planner.whatif import whatif
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
@@ -74,8 +74,8 @@ def test_a_change_that_nothing_mends_is_said(built, template):
 
 
 def test_no_more_replays_are_asked_for_than_the_stated_maximum(built, template, monkeypatch):
-    for module in ("purchase", "whatif_document"):
-        monkeypatch.setattr(f"simroute.planner.{module}.MOST_REPLAYS", 5)
+    for module in ("purchase", "document"):
+        monkeypatch.setattr(f"simroute.planner.study.{module}.MOST_REPLAYS", 5)
     oracle = fleet(template)
     found = whatif(built, LONGER, rates=(1,), executor=oracle).document()
     assert sum(bool(at.bought) for at in oracle.asked) == 4  # two pools for two changes; a fifth and sixth are too many

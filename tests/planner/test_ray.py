@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from simroute.errors import UsageError
-from simroute.planner.executor import ProcessPool, executor_named
-from simroute.planner.ray_executor import check_identity, identity, reach
+from simroute.planner.execution.executor import ProcessPool, executor_named
+from simroute.planner.execution.ray_executor import check_identity, identity, reach
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = """
@@ -22,10 +22,10 @@ import json, os, sys, time
 from ray.cluster_utils import Cluster
 
 from simroute.errors import UsageError
-from simroute.planner import ray_executor
-from simroute.planner.changes import Change
-from simroute.planner.executor import InProcess
-from simroute.planner.ray_executor import RayExecutor
+from simroute.planner.execution import ray_executor
+from simroute.planner.study.changes import Change
+from simroute.planner.execution.executor import InProcess
+from simroute.planner.execution.ray_executor import RayExecutor
 from simroute.planner.split import split_run
 from simroute.planner.whatif import whatif
 

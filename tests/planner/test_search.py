@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from planner.spaces import evaluator, planned, spanned, tiny
 
-from simroute.planner.bounds import Bounds
-from simroute.planner.candidates import Fleet, Space, space_of
-from simroute.planner.evaluate import Candidate, Verdict
-from simroute.planner.search import Search
+from simroute.planner.fleets.bounds import Bounds
+from simroute.planner.fleets.candidates import Fleet, Space, space_of
+from simroute.planner.fleets.evaluate import Candidate, Verdict
+from simroute.planner.fleets.search import Search
 
 
 def every_fleet(space: Space) -> list[Fleet]:

@@ -9,13 +9,13 @@ import pytest
 from planner.spaces import evaluator, planned, spanned, tiny
 
 import simroute
-from simroute.planner.bounds import Bounds
-from simroute.planner.candidates import Space
-from simroute.planner.evaluate import Candidate
-from simroute.planner.executor import InProcess
-from simroute.planner.search import Search
-from simroute.planner.sensitivity import sensitivity
-from simroute.planner.worlds import End, factors
+from simroute.planner.answer.sensitivity import sensitivity
+from simroute.planner.answer.worlds import End, factors
+from simroute.planner.execution.executor import InProcess
+from simroute.planner.fleets.bounds import Bounds
+from simroute.planner.fleets.candidates import Space
+from simroute.planner.fleets.evaluate import Candidate
+from simroute.planner.fleets.search import Search
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_an_infeasible_plan_has_none_of_it(tmp_path: Path):
 
 
 def test_a_stop_after_the_search_keeps_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from simroute.planner import proof
+    from simroute.planner.answer import proof
 
     stopped: list[bool] = []
     usual = proof.curve

@@ -18,12 +18,12 @@ import pytest
 import simroute
 from simroute.cli.main import main
 from simroute.errors import SimulationError, UsageError
-from simroute.planner.cache import Cache
-from simroute.planner.executor import InProcess, ProcessPool
-from simroute.planner.joined import differences
-from simroute.planner.piece import ROWS, Piece, Span
+from simroute.planner.execution.cache import Cache
+from simroute.planner.execution.executor import InProcess, ProcessPool
 from simroute.planner.split import SplitInterrupted, spans_of, split_run
-from simroute.planner.window import replay_piece
+from simroute.planner.windows.joined import differences
+from simroute.planner.windows.piece import ROWS, Piece, Span
+from simroute.planner.windows.window import replay_piece
 from simroute.policy.context import NO_REPLICA
 from simroute.policy.snapshot import Decision
 from simroute.results.run import Status
@@ -211,7 +211,7 @@ def test_the_command_splits(tmp_path, monkeypatch, capsys):
     rows = "".join(f"{i},{100 + i},20\n" for i in range(120))
     built(tmp_path, bursts(2))
     (tmp_path / "trace.csv").write_text("arrival_s,input_tokens,output_tokens\n" + rows)
-    monkeypatch.setattr("simroute.planner.executor.cpus", lambda: 1)
+    monkeypatch.setattr("simroute.planner.execution.executor.cpus", lambda: 1)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> tuple[int, str, str]:

@@ -8,9 +8,9 @@ import pytest
 from planner.studies import tiny_scenario
 
 from simroute.errors import UnfitError
-from simroute.planner.changes import Change, Loss, applied, changes_in
-from simroute.planner.executor import InProcess
-from simroute.planner.spot import SpotShare
+from simroute.planner.execution.executor import InProcess
+from simroute.planner.study.changes import Change, Loss, applied, changes_in
+from simroute.planner.study.spot import SpotShare
 from simroute.planner.whatif import whatif
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load

@@ -9,12 +9,12 @@ import pytest
 from planner.spaces import evaluator, spanned, tiny
 from planner.test_search import every_fleet, exhaustive, searched
 
-from simroute.planner.bounds import Bounds
-from simroute.planner.candidates import Space, differs
-from simroute.planner.evaluate import Candidate
-from simroute.planner.frontier import runner_up
-from simroute.planner.search import Search
-from simroute.planner.sweep import Gap
+from simroute.planner.answer.frontier import runner_up
+from simroute.planner.fleets.bounds import Bounds
+from simroute.planner.fleets.candidates import Space, differs
+from simroute.planner.fleets.evaluate import Candidate
+from simroute.planner.fleets.search import Search
+from simroute.planner.fleets.sweep import Gap
 
 
 def mixed(folder: Path, **search: Any) -> Space:

@@ -19,11 +19,11 @@ from planner.studies import Oracle, bent, tiny_scenario
 import simroute
 from simroute.cli.main import main
 from simroute.errors import UsageError
-from simroute.planner.cache import Cache
-from simroute.planner.cells import At
-from simroute.planner.changes import Change, Loss, changes_in
-from simroute.planner.executor import Failure, InProcess
-from simroute.planner.spot import SpotShare
+from simroute.planner.execution.cache import Cache
+from simroute.planner.execution.executor import Failure, InProcess
+from simroute.planner.study.cells import At
+from simroute.planner.study.changes import Change, Loss, changes_in
+from simroute.planner.study.spot import SpotShare
 from simroute.planner.whatif import whatif
 from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
@@ -418,7 +418,7 @@ def test_every_change_of_the_table_can_be_made(template, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", [*command, "--no-buy", "--no-resume", "--json"])
     oracle = Oracle(lambda at: bent(template, 0.1))
-    monkeypatch.setattr("simroute.planner.executor.executor_named", lambda *of, **options: oracle)
+    monkeypatch.setattr("simroute.planner.execution.executor.executor_named", lambda *of, **options: oracle)
     with pytest.raises(SystemExit) as stopped:
         main()
     out, err = capsys.readouterr()

@@ -9,9 +9,9 @@ import pytest
 from planner.spaces import spanned, tiny
 
 from simroute.hardware.steptime import Batch
-from simroute.planner.cache import replay_document
-from simroute.planner.candidates import Space, fleet_built
-from simroute.planner.worlds import Factor, factors, restricted
+from simroute.planner.answer.worlds import Factor, factors, restricted
+from simroute.planner.execution.cache import replay_document
+from simroute.planner.fleets.candidates import Space, fleet_built
 
 
 @pytest.fixture

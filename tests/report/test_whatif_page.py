@@ -14,8 +14,8 @@ from report.browser import CHROMIUM, as_seen
 from report.pages import Tags
 
 import simroute
-from simroute.planner.changes import Change
-from simroute.planner.executor import Failure
+from simroute.planner.execution.executor import Failure
+from simroute.planner.study.changes import Change
 from simroute.planner.whatif import whatif
 from simroute.report import whatif_cells as cells
 from simroute.report.whatif_charts import charts
