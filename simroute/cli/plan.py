@@ -139,8 +139,8 @@ def _store(result: PlanResult, output: Path | None, kinds: Sequence[str]) -> lis
         return []
     from simroute.planner.emit import emit
     from simroute.planner.plan import PLAN
-    from simroute.report.plan_page import render
-    from simroute.report.plan_text import csv_text, markdown
+    from simroute.report.plan.page import render
+    from simroute.report.plan.text import csv_text, markdown
     from simroute.results.store import json_text, prepare, write_text
 
     document = result.document
@@ -179,7 +179,7 @@ def _show(result: PlanResult, *, json: bool, quiet: bool) -> None:
 
         typer.echo(json_text(result.document), nl=False)
     elif not quiet:
-        from simroute.report.plan_table import print_plan
+        from simroute.report.plan.table import print_plan
 
         print_plan(result.document, sys.stdout)
 

@@ -155,8 +155,8 @@ def _enforce(assertions: Sequence[Assertion], document: Mapping[str, Any], junit
 
 def _store(document: Mapping[str, Any], output: Path) -> None:
     """whatif.json, and the same as a page, Markdown and CSV."""
-    from simroute.report.whatif_page import render
-    from simroute.report.whatif_text import csv_text, markdown
+    from simroute.report.whatif.page import render
+    from simroute.report.whatif.text import csv_text, markdown
     from simroute.results.store import json_text, write_text
 
     texts = {DOCUMENT: json_text(document), "whatif.html": render(document)}
@@ -167,7 +167,7 @@ def _store(document: Mapping[str, Any], output: Path) -> None:
 
 def _show(document: Mapping[str, Any], counts: Mapping[str, int], output: Path | None, *, json: bool) -> None:
     """Print whatif.json, or the report."""
-    from simroute.report.whatif_text import terminal
+    from simroute.report.whatif.text import terminal
     from simroute.results.store import json_text
 
     if json:

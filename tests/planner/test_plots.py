@@ -7,7 +7,7 @@ from planner.plans import document, infeasible
 
 from simroute.errors import UsageError
 from simroute.planner.plan import PlanResult
-from simroute.report.plan_charts import charts
+from simroute.report.plan.charts import charts
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,12 @@ from planner.plans import big_pool, document, infeasible, plan, pool, violation
 from report.browser import CHROMIUM, as_seen, on_paper
 from report.pages import Tags
 
-from simroute.report import plan_cells as cells
-from simroute.report import plan_words as words
-from simroute.report.plan_charts import charts, load_marks
-from simroute.report.plan_frontier import limits, qualities
-from simroute.report.plan_page import render
-from simroute.report.plan_table import print_plan
-from simroute.report.plan_text import csv_text, markdown
+from simroute.report.plan import cells, words
+from simroute.report.plan.charts import charts, load_marks
+from simroute.report.plan.frontier import limits, qualities
+from simroute.report.plan.page import render
+from simroute.report.plan.table import print_plan
+from simroute.report.plan.text import csv_text, markdown
 
 ALL = ["frontier_ttft", "frontier_tpot", "frontier_e2e", "curve_ttft", "curve_tpot", "curve_e2e", "curve_shares"]
 ALL += ["kv_usage", "busy", "arrivals", "tornado"]

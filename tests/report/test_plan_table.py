@@ -8,8 +8,8 @@ import re
 import pytest
 from planner.plans import document
 
-from simroute.report.plan_table import print_plan
-from simroute.report.plan_words import fleet
+from simroute.report.plan.table import print_plan
+from simroute.report.plan.words import fleet
 
 GONE = "1 x small fp8 and a good many others, so that no table has room for it gone"
 

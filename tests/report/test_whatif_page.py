@@ -17,10 +17,10 @@ import simroute
 from simroute.planner.execution.executor import Failure
 from simroute.planner.study.changes import Change
 from simroute.planner.whatif import whatif
-from simroute.report import whatif_cells as cells
-from simroute.report.whatif_charts import charts
-from simroute.report.whatif_page import render
-from simroute.report.whatif_text import csv_text, markdown, terminal
+from simroute.report.whatif import cells
+from simroute.report.whatif.charts import charts
+from simroute.report.whatif.page import render
+from simroute.report.whatif.text import csv_text, markdown, terminal
 from simroute.scenario.build import build
 from simroute.scenario.loader import load
 

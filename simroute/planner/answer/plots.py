@@ -43,7 +43,7 @@ class Plots:
         import plotly.graph_objects as go
         import plotly.io
 
-        from simroute.report.plan_charts import charts
+        from simroute.report.plan.charts import charts
 
         found = {chart.key: chart for chart in charts(self.document)}
         if key not in found:

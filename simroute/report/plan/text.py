@@ -7,9 +7,8 @@ import io
 from collections.abc import Iterator
 
 from simroute.report import markdown as md
-from simroute.report import plan_cells as cells
-from simroute.report import plan_words as words
-from simroute.report.plan_words import Document, Plan
+from simroute.report.plan import cells, words
+from simroute.report.plan.words import Document, Plan
 
 _HEADLINES = (
     "ttft_p99_s",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from simroute.report.charts import PALETTE, Chart, figure, log_axis
-from simroute.report.plan_words import Document, Plan, broken, fleet, policy
+from simroute.report.plan.words import Document, Plan, broken, fleet, policy
 from simroute.report.text import milliseconds, number, percent, usd
 
 METRICS = (("ttft", "time to first token"), ("tpot", "time per output token"), ("e2e", "end-to-end latency"))

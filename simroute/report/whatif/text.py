@@ -7,11 +7,11 @@ import io
 from collections.abc import Iterator, Mapping
 
 from simroute.report import markdown as md
-from simroute.report import whatif_cells as cells
 from simroute.report.cells import Grid
 from simroute.report.plain import aligned
 from simroute.report.text import span
-from simroute.report.whatif_cells import Document
+from simroute.report.whatif import cells
+from simroute.report.whatif.cells import Document
 
 _HEADLINES = (
     "ttft_p99_s",

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from simroute.report import whatif_cells as cells
 from simroute.report.html import page
-from simroute.report.whatif_cells import Document
-from simroute.report.whatif_charts import charts
-from simroute.report.whatif_text import STAR, traffic
+from simroute.report.whatif import cells
+from simroute.report.whatif.cells import Document
+from simroute.report.whatif.charts import charts
+from simroute.report.whatif.text import STAR, traffic
 
 _SHORTEST_REM = 5.0
 _BAR_REM = 3.0

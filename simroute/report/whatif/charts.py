@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from simroute.report import whatif_cells as cells
 from simroute.report.charts import PALETTE, Chart, figure
-from simroute.report.plan_charts import load_marks
-from simroute.report.plan_frontier import METRICS, MONEY, UNITS, latency_axis, line, safe
+from simroute.report.plan.charts import load_marks
+from simroute.report.plan.frontier import METRICS, MONEY, UNITS, latency_axis, line, safe
 from simroute.report.text import usd
-from simroute.report.whatif_cells import Document
+from simroute.report.whatif import cells
+from simroute.report.whatif.cells import Document
 
 _GOOD, _BAD, _BASE, _MORE = PALETTE[2], "#c94a4a", PALETTE[0], PALETTE[1]
 _SHARES = {"tickformat": ".0%", "range": [0, 1.12], "tickvals": [0, 0.25, 0.5, 0.75, 1]}

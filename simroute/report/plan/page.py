@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from simroute.report import plan_cells as cells
-from simroute.report import plan_words as words
 from simroute.report.html import page
-from simroute.report.plan_charts import charts
-from simroute.report.plan_frontier import qualities, quality_gradient
-from simroute.report.plan_words import Document
+from simroute.report.plan import cells, words
+from simroute.report.plan.charts import charts
+from simroute.report.plan.frontier import qualities, quality_gradient
+from simroute.report.plan.words import Document
 from simroute.report.text import number
 
 _SHORTEST_REM = 9

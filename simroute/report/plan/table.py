@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simroute.report import plan_cells as cells
 from simroute.report.cells import Cell, Grid, Header
-from simroute.report.plan_words import Document, relaxations, searched, sensitivities
+from simroute.report.plan import cells
+from simroute.report.plan.words import Document, relaxations, searched, sensitivities
 from simroute.report.tables import PLAIN_WIDTH
 
 MOST_UNFIT = 5

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from simroute.report.charts import PALETTE, POOL_PALETTE, Chart, figure, time_unit
-from simroute.report.plan_frontier import (
+from simroute.report.plan.frontier import (
     GREY,
     METRICS,
     MONEY,
@@ -27,7 +27,7 @@ from simroute.report.plan_frontier import (
     line,
     safe,
 )
-from simroute.report.plan_words import Document, by_reach
+from simroute.report.plan.words import Document, by_reach
 from simroute.report.text import usd
 
 _SHARES = {"tickformat": ".0%", "range": [0, 1.12], "tickvals": [0, 0.25, 0.5, 0.75, 1]}

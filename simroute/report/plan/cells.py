@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from simroute.report.cells import STATE_TONES, Cell, Grid, Header
-from simroute.report.plan_words import Document, Plan, broken, by_reach, chosen, fleet, gpus, measured, policy, promised
+from simroute.report.plan.words import Document, Plan, broken, by_reach, chosen, fleet, gpus, measured, policy, promised
 from simroute.report.text import BASES, UNKNOWN, milliseconds, number, percent, usd
 from simroute.units import HOURS_PER_MONTH
 
