@@ -104,14 +104,27 @@ def opened(
     for other in (SCENARIO, PLAN):
         if other.field in source.data and kind.field not in source.data:
             raise ScenarioError([source.locate(Problem((other.field,), other.reader, on_key=True))])
+    own = _classes(source.data)
     if traces:
         source.put(("traffic", "traces"), [{} for _ in traces], "--trace")
     for i, trace in enumerate(traces):
         source.put(("traffic", "traces", i, "path"), os.path.abspath(trace), f"--trace {trace}")
     for assignment in overrides:
         source.override(assignment, option)
+    for i, (before, now) in enumerate(zip(own, _classes(source.data), strict=False) if traces else ()):
+        if before is not None and now is None:
+            tag = f"--set traffic.traces[{i}].request_class={before}"
+            lost = f"takes the place of a trace of class '{before}' and has no class itself: {tag}"
+            source.doubts.append(Problem(("traffic", "traces", i, "path"), lost))
     resolve_paths(source.data, Path(path).parent)
     return source
+
+
+def _classes(data: Any) -> list[Any]:
+    """The class that each of a file's traces is tagged with, None where it is not, whatever else the file holds."""
+    traffic = data.get("traffic")
+    traces = traffic.get("traces") if isinstance(traffic, dict) else None
+    return [t.get("request_class") if isinstance(t, dict) else None for t in traces] if isinstance(traces, list) else []
 
 
 def changed(scenario: Scenario, values: Mapping[str, Any]) -> Scenario:
@@ -139,7 +152,7 @@ def _validate(source: Source) -> Loaded:
         raise (UnfitError if unfit else ScenarioError)(
             [source.locate(p) for p in sorted(problems, key=source.position)]
         )
-    return Loaded(scenario, tuple(source.locate(p) for p in check.warnings(parts)))
+    return Loaded(scenario, tuple(source.locate(p) for p in (*source.doubts, *check.warnings(parts))))
 
 
 def validated(data: Any, model: type[M]) -> tuple[M | None, list[Problem]]:

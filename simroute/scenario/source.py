@@ -46,6 +46,8 @@ class Source:
         self.path = path
         self._tree = tree
         self.data = tree.value
+        self.doubts: list[Problem] = []
+        """What was done to the values that whoever asked for it may not have meant."""
         self._origins: dict[Keys, str] = {}
 
     @classmethod

@@ -6,6 +6,7 @@ import pytest
 
 from simroute import load
 from simroute.errors import ScenarioError
+from simroute.scenario.loader import read
 
 
 def problems(reading, data):
@@ -30,6 +31,17 @@ def test_load_is_public_and_takes_overrides_and_traces(reading, data, tmp_path):
     scenario = load(tmp_path / "scenario.yaml", overrides=["seed=5", "traffic.traces[0].tier=free"], traces=[other])
     assert scenario.seed == 5
     assert [(trace.path, trace.tier) for trace in scenario.traffic.traces] == [(str(other), "free")]
+
+
+def test_a_trace_that_takes_the_place_of_a_tagged_one_is_doubted_until_it_is_tagged(reading, data, tmp_path):
+    data["traffic"]["traces"][0]["request_class"] = "coding"
+    assert reading(data).warnings == ()
+    path, other = tmp_path / "scenario.yaml", tmp_path / "trace.csv"
+    (warning,) = read(path, traces=[other]).warnings
+    assert "place of a trace of class 'coding'" in warning
+    tag = "traffic.traces[0].request_class=coding"
+    assert warning.endswith(f"--set {tag}")
+    assert read(path, traces=[other], overrides=[tag]).warnings == ()
 
 
 def test_relative_traces_start_at_the_scenario_not_at_the_working_directory(reading, data, tmp_path, monkeypatch):

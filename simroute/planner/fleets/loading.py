@@ -52,7 +52,7 @@ def read_plan(path: str | Path, *, overrides: Sequence[str] = (), traces: Sequen
     problems = [problem._replace(keys=as_written(problem.keys, source.data)) for problem in problems]
     if problems or spec is None:
         raise ScenarioError([source.locate(p) for p in sorted(problems, key=source.position)])
-    return LoadedPlan(spec, tuple(source.locate(p) for p in _doubts(spec)))
+    return LoadedPlan(spec, tuple(source.locate(p) for p in (*source.doubts, *_doubts(spec))))
 
 
 def _resolve(data: dict[str, Any], base: Path) -> None:
