@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,33 @@ def test_a_floor_that_nothing_reaches_names_the_best_there_is(tmp_path: Path):
     relax = solved(tmp_path, data).document["relax"]
     floors = [each for each in relax if each["constraint"] == "quality_floor" and each["limit"] == 0.9]
     assert {(each["class"], each["needed"]) for each in floors} == {("chat", 0.7), ("coding", 0.7)}
+
+
+def test_limits_that_no_answer_keeps_to_are_relaxed_to_what_the_nearest_fleet_reaches(tmp_path: Path):
+    data = tiny(tmp_path, requests=60)
+    data["classes"] = {"default": {"slo": {"ttft_s": 0.001, "e2e_s": 600.0}}}
+    document = solved(tmp_path, data).document
+    near = document["nearest"]
+    for each in document["relax"]:
+        reached = near["summary"]["by_class"][each["class"]]["ttft_s"]["p99"]
+        assert each["constraint"] == "attainment"
+        assert each["slo"] == {"ttft_s": pytest.approx(reached)}
+        assert f"relax the TTFT limit of {each['class']} from 0.001 s to {reached:.3g} s" in each["text"]
+    fastest = min(
+        (plan for plan in document["evaluated"] if plan["stage"] == "whole"),
+        key=lambda plan: (plan["headlines"]["ttft_p99_s"] or math.inf, plan["cost_usd_per_month"]),
+    )
+    assert near["headlines"]["ttft_p99_s"] == pytest.approx(fastest["headlines"]["ttft_p99_s"], rel=0.5)
+
+
+def test_an_overloaded_fleet_asks_for_replicas_and_for_nothing_else(tmp_path: Path):
+    data = tiny(tmp_path, requests=400, per_s=60.0)
+    data["candidates"][0]["replicas"] = {"max": 1}
+    document = solved(tmp_path, data).document
+    assert document["nearest"]["stability"] == "OVERLOADED"
+    (relax,) = document["relax"]
+    assert relax["constraint"] == "stability"
+    assert re.search(r"allow more replicas.*at least [2-9]\d* are needed", relax["text"])
 
 
 def test_a_floor_of_which_nothing_is_known_is_not_relaxed_to_nothing(tmp_path: Path):

@@ -7,7 +7,7 @@ and targets.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -144,10 +144,10 @@ def binding(best: Verdict, cheaper: Sequence[Verdict]) -> list[Check]:
     return [tightest[key] for key in sorted(tightest, key=lambda key: (broken.get(key, 0.0), tightest[key].margin))]
 
 
-def nearest(verdicts: Sequence[Verdict], cost: Any) -> Verdict | None:
-    """Of those replayed whole, the one whose broken promises are least broken; of equals the cheapest."""
+def nearest(verdicts: Sequence[Verdict], rank: Callable[[Verdict], Any]) -> Verdict | None:
+    """Of those replayed whole, the one whose broken promises are least broken; of equals the first by `rank`."""
     whole = [v for v in verdicts if v.stage == "whole" and not v.error and v.checks]
-    return min(whole, key=lambda v: (worst(v.checks), cost(v)), default=None)
+    return min(whole, key=lambda v: (worst(v.checks), rank(v)), default=None)
 
 
 _WORDS = {

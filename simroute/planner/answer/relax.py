@@ -1,10 +1,11 @@
 """When no fleet keeps every promise: the nearest miss, and what would have to be asked less of, by how much.
 
-Imports, of this room, bounds, candidates, evaluate, frontier, judge and search.
+Imports results, the room of fleets and, of this one, frontier.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from simroute.planner.fleets.candidates import Space
 from simroute.planner.fleets.evaluate import Verdict
 from simroute.planner.fleets.judge import Check, cheap_checks
 from simroute.planner.fleets.search import Search
+from simroute.results.stability import Stability
 
 MOST_RELAXED = 12
 """Largest fleets replayed whole to see how near an infeasible plan comes."""
@@ -38,7 +40,10 @@ def relaxed(search: Search) -> tuple[Verdict | None, list[dict[str, Any]]]:
     floors = [*_unreachable(wider.space, wider.bounds), *_too_long(wider)]
     said = {(each["constraint"], each["class"]) for each in floors}
     broken = () if near is None else near.violations
-    other = [relaxation(c) for c in broken if c not in limits and (c.constraint, c.request_class) not in said]
+    open_ = [c for c in broken if c not in limits and (c.constraint, c.request_class) not in said]
+    if any(check.constraint == "stability" for check in open_):  # (lateness in a queue that only grows
+        open_ = [check for check in open_ if check.constraint in ("stability", "quality_floor")]
+    other = [_relaxation(search.space, near, check, wider.bounds) for check in open_ if near is not None]
     found = [*floors, *other, *raised]
     return near, found if found or wider.evaluator.stopped else [_nothing_left(wider)]
 
@@ -54,7 +59,48 @@ def _near(search: Search) -> Verdict | None:
     )
     if not search.evaluator.stopped:
         search.evaluator.ask_whole(search.candidates(((o, tops[o]),) for o in order[:3])[:MOST_RELAXED])
-    return nearest(search.verdicts(), lambda v: space.usd_per_month(v.candidate.fleet))
+    return nearest(search.verdicts(), lambda v: (_excess(space, v), space.usd_per_month(v.candidate.fleet)))
+
+
+def _relaxation(space: Space, near: Verdict, check: Check, bounds: Bounds) -> dict[str, Any]:
+    """What to relax; where too few requests are in time on the whole fleet, the limits that they would keep to.
+
+    For an OVERLOADED fleet of one variant, the replicas that its bound asks for.
+    """
+    found = relaxation(check)
+    if check.constraint == "stability" and len(near.candidate.fleet) == 1:
+        ((option, count),) = near.candidate.fleet
+        if (least := bounds.least(option)) > count:
+            return found | {"text": f"{found['text']}; of {space.options[option].name} at least {least} are needed"}
+    beyond = _beyond(space, near, check.request_class) if check.constraint == "attainment" and not check.loss else {}
+    if not beyond:
+        return found
+    limits = " and ".join(
+        f"the {latency.upper()} limit of {check.request_class} from {limit:g} s to {p99_s:.3g} s"
+        for latency, (limit, p99_s) in beyond.items()
+    )
+    text = f"relax {limits} (its p99 there), or {found['text'].removeprefix('relax ')}"
+    return found | {"text": text, "slo": {f"{latency}_s": p99_s for latency, (_, p99_s) in beyond.items()}}
+
+
+def _beyond(space: Space, verdict: Verdict, request_class: str | None) -> dict[str, tuple[float, float]]:
+    """Of each latency that a class's requests are held to and whose p99 is beyond it: (limit, p99), in seconds."""
+    seen = (verdict.summary or {}).get("by_class", {}).get(request_class, {})
+    slo = space.wanted(str(request_class)).slo
+    found = {}
+    for latency in ("ttft", "tpot", "e2e"):
+        limit, p99_s = getattr(slo, f"{latency}_s", None), (seen.get(f"{latency}_s") or {}).get("p99")
+        if limit is not None and p99_s is not None and p99_s > limit:
+            found[latency] = (limit, p99_s)
+    return found
+
+
+def _excess(space: Space, verdict: Verdict) -> float:
+    """How many times their limits the p99s are, all together: what tells apart fleets on which nothing is in time."""
+    if verdict.summary is None or verdict.summary["stability"] == Stability.OVERLOADED:
+        return math.inf
+    beyond = [pair for name in space.classes for pair in _beyond(space, verdict, name).values()]
+    return sum(p99_s / limit for limit, p99_s in beyond)
 
 
 def _largest(space: Space, option: int) -> int:
