@@ -41,7 +41,7 @@ def relaxed(search: Search) -> tuple[Verdict | None, list[dict[str, Any]]]:
     said = {(each["constraint"], each["class"]) for each in floors}
     broken = () if near is None else near.violations
     open_ = [c for c in broken if c not in limits and (c.constraint, c.request_class) not in said]
-    if any(check.constraint == "stability" for check in open_):  # (lateness in a queue that only grows
+    if any(check.constraint == "stability" for check in open_):  # (lateness in a queue that only grows says nothing)
         open_ = [check for check in open_ if check.constraint in ("stability", "quality_floor")]
     other = [_relaxation(search.space, near, check, wider.bounds) for check in open_ if near is not None]
     found = [*floors, *other, *raised]
