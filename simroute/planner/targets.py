@@ -83,17 +83,3 @@ def kept_all(constraints: Sequence[Constraint], summary: Summary) -> bool:
 def nearness(summary: Summary) -> float:
     """How near a summary is to its targets: the lesser of the shares in time and above the quality floor."""
     return min(summary["slo_attainment"] or 0.0, floor_kept(summary))
-
-
-def headlines(summary: Summary) -> dict[str, Any]:
-    """The numbers that a cell of a report shows."""
-    return {
-        "ttft_p99_s": summary["ttft_s"]["p99"],
-        "tpot_p99_s": summary["tpot_s"]["p99"],
-        "e2e_p99_s": summary["e2e_s"]["p99"],
-        "slo_attainment": summary["slo_attainment"],
-        "quality_mean": summary["quality"]["mean"],
-        "below_floor_share": summary["quality"]["below_floor_share"],
-        "gpu_busy": summary["gpu_busy"],
-        "goodput_rps": summary["goodput_rps"],
-    }

@@ -1,4 +1,4 @@
-"""Markdown from tables and lists, and what CSV must not hold. Imports `cells`."""
+"""Markdown from tables and lists. Imports `cells`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,3 @@ def escaped(text: str) -> str:
     for sign in "\\`*_|<>[]":
         flat = flat.replace(sign, f"\\{sign}")
     return flat
-
-
-def plain(value: object) -> object:
-    """Text that a spreadsheet would take for a formula gets an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

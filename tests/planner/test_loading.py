@@ -119,7 +119,9 @@ def test_a_class_takes_from_default_what_it_does_not_say():
 def test_plans_that_ship_are_valid(path: Path, tmp_path: Path):
     trace = tmp_path / "trace.csv"
     trace.write_text("arrival_s,input_tokens,output_tokens\n0,4,3\n")
-    read_plan(path, traces=[trace])
+    loaded = read_plan(path, traces=[trace])
+    assert loaded.spec.candidates
+    assert all("takes the place of a trace of class" in warning for warning in loaded.warnings)
 
 
 @pytest.mark.parametrize("command", ["run", "check", "compare", "whatif"])

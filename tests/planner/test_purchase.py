@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import pytest
-from planner.studies import Oracle, bent, tiny_scenario
+from planner.studies import Oracle, bent
 
-import simroute
 from simroute.planner.study import purchase
 from simroute.planner.study.cells import At
 from simroute.planner.study.changes import Change
 from simroute.planner.whatif import whatif
-from simroute.scenario.build import Built, build
-from simroute.scenario.loader import load
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_scenario(tmp_path_factory.mktemp("scenario"))
-
-
-@pytest.fixture(scope="module")
-def built(path: Path) -> Built:
-    return build(load(path))
-
-
-@pytest.fixture(scope="module")
-def template(path: Path) -> dict[str, Any]:
-    return dict(simroute.run(path, jobs=1).results[0].summary)
-
 
 LONGER = [Change(input=2.0), Change(input=3.0)]
 

@@ -75,11 +75,10 @@ def test_and_under_every_kind_of_constraint(tmp_path: Path, change: dict[str, An
     assert (found and found.candidate) == (best and best.candidate)
 
 
-def test_classes_with_floors_need_a_mixed_fleet_and_get_one(tmp_path: Path):
-    data = tiny(tmp_path, requests=80, per_s=10.0)
+def floored(folder: Path, **traffic: Any) -> dict[str, Any]:
+    """A small and a large model, of which only the large one is good enough for coding."""
+    data = tiny(folder, per_s=10.0, **traffic)
     data["classes"]["coding"] = {"quality_floor": 0.8}
-    data["fleets"] = {"most_variants": 2, "most_replicas": 8}
-    data["policies"] = ["quant_aware"]
     data["candidates"] = [
         {"model": "Llama-3.1-8B", "quantization": "fp8", "gpu": "L40S", "replicas": {"max": 4}},
         {"model": "Llama-3.3-70B", "quantization": "fp8", "gpu": "H100", "tensor_parallel": 2, "replicas": {"max": 3}},
@@ -88,6 +87,13 @@ def test_classes_with_floors_need_a_mixed_fleet_and_get_one(tmp_path: Path):
         {"model": m, "quantization": "fp8", "request_class": "default", "mean": q, "note": "for a test"}
         for m, q in (("Llama-3.1-8B", 0.73), ("Llama-3.3-70B", 0.86))
     ]
+    return data
+
+
+def test_classes_with_floors_need_a_mixed_fleet_and_get_one(tmp_path: Path):
+    data = floored(tmp_path, requests=80)
+    data["fleets"] = {"most_variants": 2, "most_replicas": 8}
+    data["policies"] = ["quant_aware"]
     space = spanned(tmp_path, data)
     _, best = exhaustive(space)
     found = searched(space).best
@@ -116,18 +122,9 @@ def test_the_same_plan_gives_the_same_search_however_often(tmp_path: Path):
 
 
 def test_floors_kept_by_chance_come_last(tmp_path: Path):
-    data = tiny(tmp_path, requests=60, per_s=10.0)
-    data["classes"]["coding"] = {"quality_floor": 0.8}
+    data = floored(tmp_path, requests=60)
     data["fleets"] = {"most_variants": 2, "most_replicas": 6}
     data["policies"] = ["round_robin", "quant_aware"]
-    data["candidates"] = [
-        {"model": "Llama-3.1-8B", "quantization": "fp8", "gpu": "L40S", "replicas": {"max": 4}},
-        {"model": "Llama-3.3-70B", "quantization": "fp8", "gpu": "H100", "tensor_parallel": 2, "replicas": {"max": 3}},
-    ]
-    data["quality"] = [
-        {"model": m, "quantization": "fp8", "request_class": "default", "mean": q, "note": "for a test"}
-        for m, q in (("Llama-3.1-8B", 0.73), ("Llama-3.3-70B", 0.86))
-    ]
     space = spanned(tmp_path, data)
     search = Search(evaluator(space), Bounds(space))
     mixed, good = ((0, 1), (1, 1)), ((1, 2),)

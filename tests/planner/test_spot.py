@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from planner.studies import tiny_scenario
 
 from simroute.errors import UnfitError
 from simroute.planner.execution.executor import InProcess
@@ -17,16 +16,6 @@ from simroute.scenario.loader import load
 
 NEVER_S = 1e12
 HALF = SpotShare(share=0.5, pool="two", price=0.25, mean_life_s=NEVER_S)
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_scenario(tmp_path_factory.mktemp("scenario"))
-
-
-@pytest.fixture(scope="module")
-def built(path: Path) -> Built:
-    return build(load(path))
 
 
 def loaded(path: Path, *overrides: str) -> Built:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planner.studies import Oracle, bent, tiny_scenario
+from planner.studies import Oracle, bent
 
 import simroute
 from simroute.cli.main import main
@@ -25,25 +25,7 @@ from simroute.planner.study.cells import At
 from simroute.planner.study.changes import Change, Loss, changes_in
 from simroute.planner.study.spot import SpotShare
 from simroute.planner.whatif import whatif
-from simroute.scenario.build import Built, build
 from simroute.scenario.loader import load
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes on two pools, one promise: p99 TTFT of chat at most 2 s."""
-    return tiny_scenario(tmp_path_factory.mktemp("scenario"))
-
-
-@pytest.fixture(scope="module")
-def built(path: Path) -> Built:
-    return build(load(path))
-
-
-@pytest.fixture(scope="module")
-def template(path: Path) -> dict[str, Any]:
-    """The summary of a real replay, to be bent."""
-    return dict(simroute.run(path, jobs=1).results[0].summary)
 
 
 def test_it_is_public():

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from simroute.planner.fleets.evaluate import Candidate, Evaluator
-from simroute.planner.targets import LATENCIES, headlines
+from simroute.planner.targets import LATENCIES
+from simroute.results.headlines import headlines
 from simroute.results.stability import Stability
 
 BELOW = (0.25, 0.5, 0.75, 1.0)

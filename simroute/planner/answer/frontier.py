@@ -16,7 +16,7 @@ from simroute.hardware.select import FoundCalibration
 from simroute.planner.fleets.candidates import Space, differs
 from simroute.planner.fleets.evaluate import Verdict
 from simroute.planner.fleets.judge import Check, worst
-from simroute.planner.targets import headlines
+from simroute.results.headlines import headlines
 from simroute.results.metrics import rounded
 
 _NEAR = 1e-9
@@ -33,7 +33,7 @@ def plan_document(space: Space, verdict: Verdict) -> dict[str, Any]:
         "policy": {"name": spec.name, "label": spec.shown, "options": spec.options},
         "cost_usd_per_month": space.usd_per_month(fleet),
         "gpus": sum(space.gpus(fleet).values()),
-        "headlines": _headlines(summary),
+        "headlines": headlines(summary),
         "stability": summary["stability"] if summary else None,
         "meets": verdict.meets,
         "violations": [check.document(margin=False) for check in verdict.violations],
@@ -84,13 +84,6 @@ def _calibration(found: FoundCalibration, beyond: Sequence[str] | None) -> dict[
     }
 
 
-def _headlines(summary: Any) -> dict[str, Any]:
-    if summary is None:
-        keys = ("ttft_p99_s", "tpot_p99_s", "e2e_p99_s", "slo_attainment", "quality_mean", "below_floor_share")
-        return dict.fromkeys((*keys, "gpu_busy", "goodput_rps"))
-    return headlines(summary)
-
-
 def frontier(space: Space, good: Sequence[Verdict]) -> list[Verdict]:
     """Those that no other beats in cost, p99 TTFT, p99 E2E and quality together, cheapest first."""
     rated = sorted(((_rating(space, verdict), verdict) for verdict in good), key=lambda pair: pair[0])
@@ -102,7 +95,7 @@ def frontier(space: Space, good: Sequence[Verdict]) -> list[Verdict]:
 
 
 def _rating(space: Space, verdict: Verdict) -> tuple[float, ...]:
-    head = _headlines(verdict.summary)
+    head = headlines(verdict.summary)
     low = (head["ttft_p99_s"], head["e2e_p99_s"])
     quality = head["quality_mean"]
     return (

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from simroute.errors import UsageError
 from simroute.hardware import catalogue
 from simroute.planner.fleets import naming
@@ -40,7 +42,7 @@ class Space:
     def classes(self) -> tuple[str, ...]:
         """The classes that send requests."""
         names = self.built.trace.class_names
-        return tuple(names[code] for code in sorted(set(self.built.trace.class_code.tolist())))
+        return tuple(names[code] for code in np.unique(self.built.trace.class_code))
 
     @property
     def idle_classes(self) -> list[str]:

@@ -134,8 +134,7 @@ class Search:
         running: list[tuple[Line, Candidate]] = []
         while (running or waiting) and not self.spent:
             while waiting and len(running) < AT_ONCE:
-                self._advance(line := waiting.pop(), None, running)
-                del line
+                self._advance(waiting.pop(), None, running)
             verdicts = self.ask([candidate for _, candidate in running])
             going, running = running, []
             for (line, _), verdict in zip(going, verdicts, strict=True):

@@ -11,8 +11,9 @@ from typing import Any
 
 from simroute.planner.study.cells import TODAY, At, Cells
 from simroute.planner.study.purchase import MOST_REPLAYS, Buying, Offer, Purchase
-from simroute.planner.targets import Constraint, broken, headlines
+from simroute.planner.targets import Constraint, broken
 from simroute.results.compare import TARGET_ATTAINMENT
+from simroute.results.headlines import headlines
 from simroute.results.metrics import rounded
 from simroute.results.stability import Stability
 from simroute.scenario.run import RunResult

@@ -1,26 +1,16 @@
-"""A plan as Markdown, and its candidates as CSV. Imports the report's other files."""
+"""A plan as Markdown, and its candidates as CSV. Imports results and the report's other files."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 
+from simroute.report import csvfile
 from simroute.report import markdown as md
 from simroute.report.plan import cells, words
 from simroute.report.plan.words import Document, Plan
+from simroute.results.headlines import HEADLINES
 
-_HEADLINES = (
-    "ttft_p99_s",
-    "tpot_p99_s",
-    "e2e_p99_s",
-    "slo_attainment",
-    "quality_mean",
-    "below_floor_share",
-    "gpu_busy",
-    "goodput_rps",
-)
-_COLUMNS = ("id", "fleet", "policy", "gpus", "gpu_kinds", "cost_usd_per_month", *_HEADLINES, "stability", "stage")
+_COLUMNS = ("id", "fleet", "policy", "gpus", "gpu_kinds", "cost_usd_per_month", *HEADLINES, "stability", "stage")
 
 
 def markdown(document: Document) -> str:
@@ -30,16 +20,14 @@ def markdown(document: Document) -> str:
 
 def csv_text(document: Document) -> str:
     """A row a candidate that was judged, cheapest first, with its headlines in the units of their names."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*_COLUMNS, "meets", "role", "violations"])
-    for plan, role in _judged(document):
-        head = plan["headlines"]
-        row = [plan["id"], words.fleet(plan), words.policy(plan), plan["gpus"], words.gpus(plan)]
-        row += [plan["cost_usd_per_month"], *(head.get(name) for name in _HEADLINES)]
-        row += [plan.get("stability"), plan.get("stage"), plan["meets"], role, words.broken(plan)]
-        writer.writerow(["" if value is None else md.plain(value) for value in row])
-    return file.getvalue()
+    return csvfile.csv_text([*_COLUMNS, "meets", "role", "violations"], map(_row, _judged(document)))
+
+
+def _row(judged: tuple[Plan, str]) -> list[object]:
+    plan, role = judged
+    row = [plan["id"], words.fleet(plan), words.policy(plan), plan["gpus"], words.gpus(plan)]
+    row += [plan["cost_usd_per_month"], *map(plan["headlines"].get, HEADLINES)]
+    return [*row, plan.get("stability"), plan.get("stage"), plan["meets"], role, words.broken(plan)]
 
 
 def _judged(document: Document) -> Iterator[tuple[Plan, str]]:

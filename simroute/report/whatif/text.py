@@ -1,28 +1,22 @@
-"""A what-if for the terminal, in Markdown and as CSV, from the tables of the page. Imports the report's other files."""
+"""A what-if for the terminal, in Markdown and as CSV, from the tables of the page.
+
+Imports results and the report's other files.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+from simroute.report import csvfile
 from simroute.report import markdown as md
 from simroute.report.cells import Grid
 from simroute.report.plain import aligned
 from simroute.report.text import span
 from simroute.report.whatif import cells
 from simroute.report.whatif.cells import Document
+from simroute.results.headlines import HEADLINES
 
-_HEADLINES = (
-    "ttft_p99_s",
-    "tpot_p99_s",
-    "e2e_p99_s",
-    "slo_attainment",
-    "quality_mean",
-    "below_floor_share",
-    "gpu_busy",
-    "goodput_rps",
-)
 _NUMBERS = ("stability", "requests_per_s", "cost_usd_per_month", "cost_usd_per_1m_output_tokens")
 STAR = "★"
 """Marks a cell that meets every target, where there is more than ASCII."""
@@ -75,14 +69,11 @@ def _markdown(document: Document) -> Iterator[str]:
 
 def csv_text(document: Document) -> str:
     """A row a cell of the matrix, with its headlines in the units of their names."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["variation", "policy", "rate", "meets", *_NUMBERS, *_HEADLINES, "violations", "not_replayed"])
-    for row in document["variations"]:
-        for cell in row["cells"]:
-            head = cell.get("headlines", {})
-            broken = "; ".join(each["text"] for each in cell.get("violations", ()))
-            values = [row["name"], row["policy"], cell["rate"], cell.get("meets"), *map(cell.get, _NUMBERS)]
-            values += [*map(head.get, _HEADLINES), broken, cell.get("skipped") or cell.get("failed")]
-            writer.writerow(["" if value is None else md.plain(value) for value in values])
-    return file.getvalue()
+    header = ["variation", "policy", "rate", "meets", *_NUMBERS, *HEADLINES, "violations", "not_replayed"]
+    return csvfile.csv_text(header, (_row(row, cell) for row in document["variations"] for cell in row["cells"]))
+
+
+def _row(variation: Mapping[str, Any], cell: Mapping[str, Any]) -> list[object]:
+    broken = "; ".join(each["text"] for each in cell.get("violations", ()))
+    row = [variation["name"], variation["policy"], cell["rate"], cell.get("meets"), *map(cell.get, _NUMBERS)]
+    return [*row, *map(cell.get("headlines", {}).get, HEADLINES), broken, cell.get("skipped") or cell.get("failed")]
