@@ -6,18 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planner.studies import tiny_scenario
 
 from simroute.errors import UsageError
 from simroute.planner.study.changes import Change, Loss, applied, changes_in, mixed
-from simroute.scenario.build import Built, build
-from simroute.scenario.loader import load
 from simroute.workload.trace import Trace
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return build(load(tiny_scenario(tmp_path_factory.mktemp("scenario"))))
 
 
 def test_prices_change_costs_and_nothing_else(built):
