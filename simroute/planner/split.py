@@ -5,7 +5,7 @@ those of two minutes after it, which keep its last ones company; only its own ro
 begin as the one before it ends is replayed again behind all of that one. Merging is exact: rows stand where they stand
 in the trace, gaps between tokens and the replicas' sums are counted in their window and added. How much the warm-up
 matters is measured on a window that is replayed behind the whole window before it.
-Imports scenario and what is below it, and of this room cache, executor, joined, piece and window.
+Imports scenario and what is below it, and of the planner cache, executor, joined, piece and window.
 """
 
 from __future__ import annotations

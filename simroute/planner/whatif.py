@@ -2,8 +2,8 @@
 
 Rows are the scenario as it is and one change after the other, columns the traffic at several rates. All cells see the
 same random streams. Where a target breaks between two rates, the rate is found by bisection.
-Imports errors, scenario and what is below it, and of this room cache, cells, changes, executor, naming, purchase, spot
-and targets.
+Imports errors, scenario and what is below it, and of the planner cache, cells, changes, executor, naming, purchase,
+spot and targets.
 """
 
 from __future__ import annotations

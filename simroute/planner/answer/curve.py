@@ -1,6 +1,6 @@
 """Latency against load: the best plan's whole fleet on the whole trace, from a quarter of the traffic to overload.
 
-Imports results and, of this room, evaluate and targets.
+Imports results and, of the planner, evaluate and targets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a search's verdicts say together: plans as plain data, the frontier, the runner-up, the nearest miss.
 
-Owns the shape of `Plan` in plan.json. Imports hardware, results and, of this room, candidates, evaluate, judge
+Owns the shape of `Plan` in plan.json. Imports hardware, results and, of the planner, candidates, evaluate, judge
 and targets.
 """
 

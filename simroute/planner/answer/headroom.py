@@ -1,6 +1,6 @@
 """How much more traffic the chosen fleet bears: the factor on the arrival rate at which a promise breaks.
 
-Imports, of this room, evaluate and frontier.
+Imports, of the planner, evaluate and frontier.
 """
 
 from __future__ import annotations

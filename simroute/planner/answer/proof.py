@@ -1,6 +1,6 @@
 """What stands behind the best plan: how much more traffic it bears, its day, and what its cost hangs on.
 
-Imports, of this room, curve, evaluate, headroom, search and sensitivity.
+Imports, of the planner, curve, evaluate, headroom, search and sensitivity.
 """
 
 from __future__ import annotations

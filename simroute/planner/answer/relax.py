@@ -1,6 +1,6 @@
 """When no fleet keeps every promise: the nearest miss, and what would have to be asked less of, by how much.
 
-Imports results, the room of fleets and, of this one, frontier.
+Imports results and, of the planner, bounds, candidates, evaluate, frontier, judge and search.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 In each of these worlds fleets around those that were found are simulated, of the variants and under the policies of
 the best plan, the runner-up and the frontier: not the whole search anew. Prices need no simulation.
-Imports, of this room, bounds, candidates, evaluate, search and worlds.
+Imports, of the planner, bounds, candidates, evaluate, search and worlds.
 """
 
 from __future__ import annotations

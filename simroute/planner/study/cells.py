@@ -1,7 +1,7 @@
 """The cells of a what-if: replays of variations of a scenario at several rates, each done once.
 
 Owns `Variation`, `At` (which replay) and `Cells` (what they gave). Imports errors, scenario and what is below it, and
-of this room cache, executor and targets.
+of the planner cache, executor and targets.
 """
 
 from __future__ import annotations

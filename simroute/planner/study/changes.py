@@ -2,7 +2,7 @@
 
 Owns what a change may say and how it is applied. A change that names what does not exist is a mistake (UsageError,
 ScenarioError); one that the hardware, its prices or the traffic do not allow is a result (UnfitError).
-Imports scenario and everything below it, and of this room spot.
+Imports scenario and everything below it, and of the planner spot.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """whatif.json: what the cells of a what-if say, as plain JSON data, with the answer and every promise in words.
 
-docs/whatif.md defines every key. Imports results, scenario and, of this room, cells, purchase and targets.
+docs/whatif.md defines every key. Imports results, scenario and, of the planner, cells, purchase and targets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What to buy next: replicas added one at a time to fleets that miss their targets, until each meets them.
 
-Imports of this room cells, executor and targets, and scenario's models through them.
+Imports of the planner cells, executor and targets, and scenario's models through them.
 """
 
 from __future__ import annotations
