@@ -1,6 +1,6 @@
 """Prints the tables of docs/claim.md: a fleet of 70B replicas in fp16 against quantized variants behind quant_aware.
 
-Usage: python benchmarks/claim.py [--table NAME ...]. All tables take some 20 minutes on one core. Every number comes
+Usage: python benchmarks/claim.py [--table NAME ...]. All tables take some ten minutes on one core. Every number comes
 from `simroute run` on the two claim scenarios and overrides of them; a run prints the same again.
 """
 
